@@ -1,0 +1,1 @@
+"""YAML configuration: reading, validating, and the typed model."""

@@ -1,0 +1,395 @@
+"""The typed config. Every model is frozen; an unknown key is an error; durations are seconds, sizes bytes.
+
+Text that came through `${env:}` or `${file:}` works in the fields but is `***` in `repr`, `model_dump` and `redacted`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_serializer, model_validator
+from pydantic import ModelWrapValidatorHandler as Handler
+from pydantic import SerializerFunctionWrapHandler as Serializer
+from pydantic_core import CoreSchema
+
+from proxy.config import fields
+from proxy.config.fields import Choice, Count, CountOrNone, Duration, LineSize, Size
+from proxy.config.problem import KeyPath, Problem, WrongValueError, path_text, show
+from proxy.config.secrets import holds_secret, mask
+
+
+def optional(default: Any, description: str, *examples: Any, **options: Any) -> Any:
+    """A field with a default, written as the config file would write it."""
+    return Field(default=default, description=description, examples=list(examples) or [default], **options)
+
+
+class Model(BaseModel):
+    """A section of the config that remembers which of its values carried a secret."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, use_attribute_docstrings=False
+    )
+    # pydantic wants the underscore on what is no field.
+    _hidden: dict[str, object] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def remember_secrets(cls, data: Any, handler: Handler[Self]) -> Self:
+        data = cls.expand(data)
+        model = handler(data)
+        if isinstance(data, Mapping):
+            model._hidden.update((key, mask(value)) for key, value in data.items() if holds_secret(value))
+        return model
+
+    @classmethod
+    def expand(cls, data: Any) -> Any:
+        """Short forms written in full."""
+        return data
+
+    @model_serializer(mode="wrap")
+    def hide_secrets(self, serializer: Serializer) -> dict[str, Any]:
+        data: dict[str, Any] = serializer(self)
+        # A section hides its own secrets; here only plain values are replaced.
+        data.update((key, value) for key, value in self._hidden.items() if not holds_model(getattr(self, key)))
+        return data
+
+    def redacted(self) -> dict[str, Any]:
+        """The effective values as JSON types, durations and sizes in the config's own notation, secrets as `***`."""
+        return self.model_dump(mode="json")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.redacted().items())})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+def holds_model(value: object) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    return any(isinstance(item, BaseModel) for item in items)
+
+
+class ListenerTls(Model):
+    """TLS towards clients."""
+
+    certificate: fields.CertificateFile = Field(
+        description="PEM file: the certificate, then its chain.", examples=["tls/cert.pem"]
+    )
+    private_key: fields.KeyFile = Field(description="PEM file: the certificate's key.", examples=["tls/key.pem"])
+
+
+class ListenerLimits(Model):
+    """What a request may be at most. Over a head limit: 431 or 414; over `body`: 413."""
+
+    line: LineSize = optional("8KiB", "Longest request line.")
+    field: LineSize = optional("8KiB", "Longest header field, name and value.")
+    headers: Count = optional(100, "Most header fields.")
+    head: Annotated[int, fields.size("60KiB", 1024, 16 << 20)] = optional("60KiB", "Longest request head in all.")
+    body: Size | None = optional(None, "Longest request body; unlimited without it.", "10MiB")
+
+
+class Listener(Model):
+    """A socket on which clients are served."""
+
+    address: fields.ListenAddress = Field(
+        description="host:port to listen on; port 0 takes a free one.", examples=["127.0.0.1:8080"]
+    )
+    tls: ListenerTls | None = optional(
+        None, "Serve HTTPS.", {"certificate": "tls/cert.pem", "private_key": "tls/key.pem"}
+    )
+    head_timeout: Duration = optional("10s", "Longest time from a request's first byte to the end of its head.")
+    body_timeout: Duration = optional("30s", "Longest silence inside a request body.")
+    keepalive_timeout: Duration = optional("60s", "Longest time between two requests on a connection.")
+    via: fields.Pseudonym | None = optional("penstock", "Our name in the Via header (RFC 9110 7.6.3); null for none.")
+    forwarded: Annotated[Literal["append", "replace", "off"], Choice()] = optional(
+        "append", "X-Forwarded-For, -Proto and -Host: add to what came, replace what came, or leave alone."
+    )
+    request_id: Annotated[Literal["keep", "replace", "off"], Choice()] = optional(
+        "keep", "X-Request-Id: keep a valid one and make one if there is none, always make one, or neither."
+    )
+    limits: ListenerLimits = optional({}, "What a request may be at most.", {"head": "60KiB"})
+
+
+class ClusterTls(Model):
+    """TLS towards the endpoints."""
+
+    ca: fields.CertificateFile | None = optional(
+        None, "PEM file with the trusted certificates; the system's without it.", "tls/ca.pem"
+    )
+    server_name: fields.Text | None = optional(
+        None, "Name to send (SNI) and to verify; the endpoint's host without it.", "service.internal"
+    )
+    verify: fields.Switch = optional(True, "Verify the certificate and its name.")
+
+
+class Cluster(Model):
+    """A service: endpoints that can all answer the same requests."""
+
+    name: fields.Name = Field(description="What routes call it.", examples=["service"])
+    endpoints: tuple[fields.EndpointAddress, ...] = Field(
+        min_length=1, description="host:port of each server, used round robin.", examples=[["127.0.0.1:9000"]]
+    )
+    connect_timeout: Duration = optional("2s", "Longest time to connect, TLS included.")
+    idle_timeout: Duration = optional("30s", "How long an unused connection is kept.")
+    max_connections: Count = optional(1024, "Most connections per worker.")
+    tls: ClusterTls | None = optional(None, "Speak HTTPS to the endpoints.", {"ca": "tls/ca.pem"})
+
+
+class HeaderMatch(Model):
+    """A condition on one request header. A plain string is short for `exact`."""
+
+    exact: fields.Text | None = optional(None, "The whole value.", "v2")
+    regex: fields.Regex | None = optional(None, "A regular expression for the whole value.", "v[0-9]+")
+    present: fields.Switch | None = optional(None, "true: the header must be there; false: it must not.", True)
+
+    @classmethod
+    def expand(cls, data: Any) -> Any:
+        if isinstance(data, bool | int | float):
+            raise WrongValueError(f"{show(data)} is not text", f'write "{show(data)}" in quotes')
+        return {"exact": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        require_one("a header condition", ("exact", "regex", "present"), self, '"v2" or {present: true}')
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        json_schema = handler.resolve_ref_schema(handler(schema))
+        mapping = dict(json_schema)
+        json_schema.clear()
+        json_schema.update(title="HeaderMatch", anyOf=[{"type": "string", "examples": ["v2"]}, mapping])
+        return json_schema
+
+
+class Match(Model):
+    """Which requests a route takes: all conditions must hold. Exactly one of path, prefix and regex."""
+
+    path: fields.PathPrefix | None = optional(None, "The whole path, without the query.", "/health")
+    prefix: fields.PathPrefix | None = optional(
+        None, "What the path begins with, letter for letter: /api takes /api, /api/x and /apix too.", "/api/"
+    )
+    regex: fields.Regex | None = optional(
+        None, "A regular expression for all of the path, less the query.", "/v[0-9]+/.*"
+    )
+    host: fields.HostPattern | None = optional(
+        None, 'The host, without port, in any case. "*.example.com" takes subdomains at any depth.', "api.example.com"
+    )
+    methods: tuple[fields.Method, ...] | None = optional(
+        None, "The methods; all without it.", ["GET", "HEAD"], min_length=1
+    )
+    headers: dict[fields.HeaderName, HeaderMatch] = optional({}, "Conditions on headers.", {"x-version": "v2"})
+
+    @classmethod
+    def expand(cls, data: Any) -> Any:
+        headers = data.get("headers") if isinstance(data, Mapping) else None
+        names = [str(name).lower() for name in headers] if isinstance(headers, Mapping) else []
+        for name in names:
+            if names.count(name) > 1:
+                raise WrongValueError(f"the header {name} is here twice", "keep one: names have no case")
+        return data
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        require_one("a match", ("path", "prefix", "regex"), self, "prefix: /")
+        return self
+
+
+def require_one(what: str, keys: tuple[str, ...], model: Model, example: str) -> None:
+    written = [key for key in keys if getattr(model, key) is not None]
+    listed = f"{', '.join(keys[:-1])} and {keys[-1]}"
+    if not written:
+        raise WrongValueError(f"{what} needs one of {listed}", f"write one, such as {example}")
+    if len(written) > 1:
+        raise WrongValueError(f"{what} takes only one of {listed}, here are {' and '.join(written)}", "keep one")
+
+
+def config_bytes(config: Any) -> bytes:
+    """What a filter reads as its configuration: text as it stands, mappings and lists as compact JSON, b"" for none."""
+    if config is None:
+        return b""
+    if isinstance(config, str):
+        return config.encode("utf-8")
+    return json.dumps(config, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+
+class RouteFilter(Model):
+    """What one route changes about one filter."""
+
+    enabled: fields.Switch = optional(True, "false: this route's requests pass the filter by.", False)
+    config: fields.FilterConfig = optional(
+        None, "The filter's config on this route, instead of its own; its own if the key is not written.", {"limit": 10}
+    )
+
+    def config_bytes(self) -> bytes | None:
+        """The route's own configuration for the filter; None if the route has none and the filter's own holds."""
+        return config_bytes(self.config) if "config" in self.model_fields_set else None
+
+
+class Route(Model):
+    """Where requests go. The first route that matches wins."""
+
+    name: fields.Name | None = optional(None, "What logs call it; its match without it.", "api")
+    match: Match = Field(description="Which requests it takes.", examples=[{"prefix": "/"}])
+    cluster: fields.Name = Field(description="The cluster that answers.", examples=["service"])
+    timeout: Duration = optional("15s", "Longest time from the end of the request to the head of the response.")
+    idle_timeout: Duration = optional("5m", "Longest silence on the stream.")
+    filters: dict[str, RouteFilter] = optional(
+        {}, "Filters to switch off or configure otherwise on this route, by name.", {"rate-limit": {"enabled": False}}
+    )
+
+    @property
+    def label(self) -> str:
+        """The route's name, or else what it matches, such as `prefix:/`."""
+        if self.name is not None:
+            return self.name
+        match = self.match.redacted()
+        kind = next(key for key in ("path", "prefix", "regex") if match[key] is not None)
+        return f"{match['host'] or ''}{'+' if match['host'] else ''}{kind}:{match[kind]}"
+
+
+class FilterLimits(Model):
+    """Caps on what a filter may be and hold. The refusal names the setting that admits more."""
+
+    module: Size = optional("32MiB", "Largest .wasm file.")
+    functions: Count = optional(100_000, "Most functions in the module.")
+    function_body: Size = optional("2MiB", "Largest single function.")
+    compile_time: Duration = optional("60s", "Most CPU time for compiling.")
+    compile_memory: Size = optional("4GiB", "Most address space for compiling.")
+    body_buffer: Size = optional("1MiB", "Most body bytes held while the filter pauses (413 or 500 beyond).")
+    start_fuel: fields.Fuel = optional(500_000_000, "Fuel per callback of the start: _initialize, vm_start, configure.")
+    start_deadline: Duration = optional("2s", "Wall time for each callback of the start.")
+    log_lines: fields.Rate = optional("100/s", "Most log lines; a plain number is per second too.")
+    log_line: Size = optional("1KiB", "Longest log line; the rest is cut off.")
+    metrics: CountOrNone = optional(1000, "Most metrics.")
+    headers: Count = optional(256, "Most headers in one map.")
+    header_bytes: Size = optional("64KiB", "Most bytes in one map of headers.")
+    pause: Duration = optional("15s", "Longest time that a filter may hold a stream.")
+    calls: CountOrNone = optional(8, "Most calls to other services in flight.")
+    shared_data: Size = optional("4MiB", "Most bytes of shared data per vm_id.")
+    queued_items: CountOrNone = optional(1024, "Most items in shared queues per vm_id.")
+    tick: fields.Tick = optional("10ms", "Shortest tick period; a shorter one is raised to it.")
+
+
+class Capabilities(Model):
+    """What a filter may do beyond its own stream."""
+
+    allowed_hosts: tuple[fields.AllowedHost, ...] = optional(
+        [],
+        "Where it may call: cluster:NAME or [scheme://]host[:port], with an optional leading *. for subdomains; "
+        "a network such as 10.0.0.0/8 admits private addresses.",
+        ["cluster:auth", "https://api.example.com"],
+    )
+    host_functions: tuple[fields.HostFunction, ...] | None = optional(
+        None, "The host functions it may import, * standing for any part; without it, the ABI less what needs a grant.",
+        ["proxy_log", "proxy_get_*"],
+    )  # fmt: skip
+    env: dict[fields.VariableName, fields.Text] = optional({}, "Environment variables it sees.", {"MODE": "strict"})
+
+
+class Filter(Model):
+    """One filter of the chain: a proxy-wasm module with its config and budgets."""
+
+    name: fields.Name = Field(description="What routes, logs and metrics call it.", examples=["basic-auth"])
+    wasm: fields.WasmFile = Field(description="The module.", examples=["filters/basic-auth.wasm"])
+    sha256: fields.Sha256 | None = optional(None, "The module's SHA-256; another module is refused.", "9f86d081" * 8)
+    config: fields.FilterConfig = optional(
+        None, "The filter's config. A mapping or list reaches it as JSON text, text as it stands.", {"realm": "staff"}
+    )
+    root_id: fields.Text = optional("", "The root context's id, for modules with more than one.", "auth")
+    vm_id: fields.Text = optional("", "Filters with the same vm_id and module share a VM.", "auth-vm")
+    vm_config: fields.FilterConfig = optional(None, "The VM's config, written as `config` is.", {"seed": 1})
+    fuel: fields.Fuel = optional(5_000_000, "Units of work per callback, about one per instruction.")
+    memory: fields.Memory = optional("16MiB", "Largest linear memory.")
+    deadline: Duration = optional("25ms", "Wall time per callback.")
+    on_failure: Annotated[Literal["closed", "open"], Choice()] = optional(
+        "closed", "When a callback fails: answer 503, or pass the request on without this filter."
+    )
+    allow_on_headers_stop_iteration: fields.Switch = optional(
+        False, "A pause in a headers callback holds only the headers, not the body (Envoy's option of that name)."
+    )
+    limits: FilterLimits = optional({}, "Caps on what the filter may be and hold.", {"module": "32MiB"})
+    capabilities: Capabilities = optional(
+        {}, "What the filter may do beyond its own stream.", {"allowed_hosts": ["cluster:auth"]}
+    )
+
+    def config_bytes(self) -> bytes:
+        """What the filter reads as its plugin configuration."""
+        return config_bytes(self.config)
+
+    def vm_config_bytes(self) -> bytes:
+        """What the filter reads as its VM configuration."""
+        return config_bytes(self.vm_config)
+
+
+class Admin(Model):
+    """The operator's own port: /ready, /metrics, /config."""
+
+    address: fields.ListenAddress = optional("127.0.0.1:9901", "host:port; keep it on loopback.")
+
+
+class Log(Model):
+    """What is logged, and how."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Choice()] = optional(
+        "info", "The least level written."
+    )
+    format: Annotated[Literal["auto", "json", "console"], Choice()] = optional(
+        "auto", "JSON lines, or text for people; auto: text on a terminal."
+    )
+    access: fields.Switch = optional(True, "One line per request.")
+
+
+class Config(Model):
+    """The whole of a Penstock config file."""
+
+    listeners: tuple[Listener, ...] = Field(
+        min_length=1, description="Where clients are served.", examples=[[{"address": "127.0.0.1:8080"}]]
+    )
+    clusters: tuple[Cluster, ...] = Field(
+        description="The services behind the gateway.",
+        examples=[[{"name": "service", "endpoints": ["127.0.0.1:9000"]}]],
+    )
+    routes: tuple[Route, ...] = Field(
+        description="Which request goes where; the first match wins, none gives 404.",
+        examples=[[{"match": {"prefix": "/"}, "cluster": "service"}]],
+    )
+    filters: tuple[Filter, ...] = optional(
+        [],
+        "The chain: requests pass it top to bottom, responses bottom to top.",
+        [{"name": "basic-auth", "wasm": "filters/basic-auth.wasm"}],
+    )
+    filters_directory: fields.FiltersDirectory | None = optional(
+        None, "Every NAME.wasm in it joins the chain, in name order; NAME.yaml gives its settings.", "filters.d"
+    )
+    admin: Admin | None = optional({}, "The operator's own port; null for none.", {"address": "127.0.0.1:9901"})
+    workers: fields.Workers = optional(1, "Processes that serve; auto: one per CPU.", 4, "auto")
+    shutdown_grace: Duration = optional("10s", "How long running streams may take after SIGTERM.")
+    event_loop: Annotated[Literal["auto", "uvloop", "asyncio"], Choice()] = optional(
+        "auto", "The event loop; auto: uvloop where it is installed."
+    )
+    log: Log = optional({}, "What is logged, and how.", {"level": "info"})
+
+    _positions: dict[KeyPath, tuple[str, int]] = PrivateAttr(default_factory=dict)
+
+    def completed(self, filters: tuple[Filter, ...], positions: Mapping[KeyPath, tuple[str, int]]) -> "Config":
+        """The same config with the filters of the filters directory, knowing where each value is written."""
+        config = self.model_copy(update={"filters": self.filters + filters})
+        config._positions = dict(positions)
+        return config
+
+    def worker_count(self) -> int:
+        """The number of workers; `auto` is one for each CPU that this process may use."""
+        return self.workers if isinstance(self.workers, int) else len(os.sched_getaffinity(0))
+
+    def problem(self, path: KeyPath, problem: str, mend: str) -> Problem:
+        """A problem found after loading, such as a filter that does not compile, at its place in the config files.
+
+        `path` counts filters as `self.filters` does: `("filters", 2, "wasm")`.
+        """
+        place = path
+        while place and place not in self._positions:
+            place = place[:-1]
+        file, line = self._positions.get(place, ("config", 1))
+        return Problem(file, line, path_text(path), problem, mend)
