@@ -1,0 +1,1 @@
+"""Logs, metrics and the record of one stream."""
