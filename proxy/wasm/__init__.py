@@ -1,0 +1,1 @@
+"""Wasm engine, compile cache, stores and their limits."""
