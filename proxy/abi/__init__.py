@@ -1,0 +1,1 @@
+"""Filter ABIs: the stream memory they share, and proxy-wasm."""

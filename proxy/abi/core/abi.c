@@ -1,0 +1,587 @@
+/* The proxy-wasm host functions that run inside Wasm, and the way from Python into a filter's callbacks.
+ *
+ * Order inside a host function, as in proxy-wasm-cpp-host: enum arguments, then pointers read, then the work, then results
+ * written. Return codes are those of Envoy 1.40.
+ */
+#include "core.h"
+
+call_state call;
+
+/* ---- Scratch ---- */
+extern u8 __heap_base;
+u32 scratch_top;
+
+void scratch_reset(void) { scratch_top = (ADDRESS(&__heap_base) + 15) & ~15u; }
+
+u32 scratch(u32 size) {
+  u32 at = (scratch_top + 7) & ~7u;
+  u64 end = (u64)at + size, have = (u64)__builtin_wasm_memory_size(0) << 16;
+  if (end > have && __builtin_wasm_memory_grow(0, (u32)((end - have + 65535) >> 16)) == (size_t)-1) __builtin_trap();
+  scratch_top = (u32)end;
+  return at;
+}
+
+/* ---- The filter's memory ---- */
+u32 guest_take(u32 from, u32 size, u32 *at) {
+  if (guest_check(from, size)) return INVALID_MEMORY_ACCESS; /* before scratch grows for a size that is a lie */
+  *at = scratch(size);
+  return guest_read(*at, from, size);
+}
+
+u32 guest_put(u32 from, u32 size, u32 out_pointer, u32 out_size) {
+  u32 at = 0;
+  if (size) { /* never allocate(0): Go's allocator panics */
+    call.in_allocator = 1;
+    at = guest_allocate(size);
+    call.in_allocator = 0;
+    if (!at || guest_write(at, from, size)) return INVALID_MEMORY_ACCESS;
+  }
+  return guest_store(out_pointer, at) | guest_store(out_size, size);
+}
+
+u32 forbidden(void) {
+  if (call.in_allocator) __builtin_trap();
+  return 0;
+}
+
+u32 failed(u32 status, u32 function) {
+  if (status > NOT_FOUND) call.a[10] = function, call.a[11] = status, call.result |= RESULT_ERRORS, host(HOST_ERROR);
+  return status;
+}
+
+static vm *running(void) { return AT(vm, call.vm); }
+
+/* Names of host functions for the debug log: index = position here; abi/proxy_wasm/host.py holds the same list. */
+enum function { F_LOG, F_GET_MAP_VALUE, F_ADD_MAP_VALUE, F_REPLACE_MAP_VALUE, F_REMOVE_MAP_VALUE, F_GET_MAP_PAIRS, F_SET_MAP_PAIRS,
+       F_GET_MAP_SIZE, F_GET_BUFFER, F_SET_BUFFER, F_GET_BUFFER_STATUS, F_LOCAL_RESPONSE, F_CONTINUE, F_CLOSE, F_DEFINE_METRIC,
+       F_INCREMENT_METRIC, F_RECORD_METRIC, F_GET_METRIC, F_GET_PROPERTY, F_SET_PROPERTY, F_SET_TICK, F_SET_EFFECTIVE, F_DONE,
+       F_GET_STATUS, F_TIME, F_GET_CONFIGURATION, F_GET_LOG_LEVEL, F_CLEAR_ROUTE, F_HTTP_CALL, F_GRPC_CALL, F_GRPC_STREAM,
+       F_GRPC_SEND, F_GRPC_CANCEL, F_GRPC_CLOSE, F_GET_SHARED, F_SET_SHARED, F_REGISTER_QUEUE, F_RESOLVE_QUEUE, F_ENQUEUE,
+       F_DEQUEUE, F_FOREIGN };
+
+/* ---- Logging. Lines wait in `logs` until the callback is over; a trap does not lose them. ---- */
+enum { LOGS = 64 << 10 };
+struct logs { u32 used, dropped; u8 bytes[LOGS]; } logs; /* {u32 level, u32 size, bytes padded to 4}... */
+
+void log_text(u32 level, u32 from, u32 size) {
+  if (level < running()->log_level) return;
+  u32 kept = size > running()->log_line ? running()->log_line : size, padded = (kept + 3) & ~3u;
+  call.result |= RESULT_LOGS;
+  if (logs.used + 8 + padded > LOGS) {
+    logs.dropped++;
+    return;
+  }
+  u32 at = ADDRESS(logs.bytes) + logs.used;
+  copy(at + 8, from, kept);
+  *AT(u32, at) = level, *AT(u32, at + 4) = kept;
+  logs.used += 8 + padded;
+}
+
+EXPORT(proxy_log) u32 proxy_log(u32 level, u32 message, u32 size) {
+  u32 at;
+  if (level > 5) return failed(BAD_ARGUMENT, F_LOG);
+  if (guest_check(message, size)) return failed(INVALID_MEMORY_ACCESS, F_LOG);
+  if (level < running()->log_level) return OK;
+  if (size > running()->log_line) size = running()->log_line;
+  guest_take(message, size, &at);
+  log_text(level, at, size);
+  return OK;
+}
+
+EXPORT(proxy_get_log_level) u32 proxy_get_log_level(u32 out) {
+  return forbidden() ? 0 : failed(guest_store(out, running()->log_level), F_GET_LOG_LEVEL);
+}
+
+/* ---- Header maps ---- */
+static map *readable(u32 m) { return call.readable >> m & 1 ? map_of(m) : 0; }
+static map *writable(u32 m) { return call.writable >> m & 1 ? map_of(m) : 0; }
+
+/* The key of a header call in scratch, in lower case; `host` is :authority in request maps. */
+static u32 take_key(u32 m, u32 from, u32 size, u32 *key, u32 *key_len) {
+  if (guest_take(from, size, key)) return INVALID_MEMORY_ACCESS;
+  u8 *p = AT(u8, *key);
+  for (u32 i = 0; i < size; i++) p[i] = lower(p[i]);
+  *key_len = size;
+  if (m == REQUEST_HEADERS && IS("host", p, size)) *key = ADDRESS(":authority"), *key_len = 10;
+  return OK;
+}
+
+static u32 get_value(u32 m, u32 key, u32 key_size, u32 out, u32 out_size) {
+  if (m >= MAPS) return BAD_ARGUMENT;
+  if (take_key(m, key, key_size, &key, &key_size)) return INVALID_MEMORY_ACCESS;
+  map *M = readable(m);
+  if (!M) return call.phase == PHASE_LOG ? NOT_FOUND : BAD_ARGUMENT;
+  int i = map_find(M, AT(u8, key), key_size, 0);
+  if (i < 0) return running()->abi == 0x000100 ? guest_put(0, 0, out, out_size) : NOT_FOUND;
+  entry e = AT(entry, M->entries)[i];
+  return guest_put(e.value, e.value_len, out, out_size);
+}
+
+EXPORT(proxy_get_header_map_value) u32 proxy_get_header_map_value(u32 m, u32 key, u32 key_size, u32 out, u32 out_size) {
+  return forbidden() ? 0 : failed(get_value(m, key, key_size, out, out_size), F_GET_MAP_VALUE);
+}
+
+static int is_inline(u32 m, const u8 *key, u32 n);
+
+/* A filter may not make the heads of a stream grow without end (max_headers, max_header_bytes). */
+static int too_large(const map *M, u32 entries, u32 bytes) {
+  return M->n + entries > running()->max_headers || (u64)M->bytes + bytes > running()->max_header_bytes;
+}
+
+static void edited(u32 m) {
+  stream.head.dirty |= 1u << m;
+  if (m == REQUEST_HEADERS) call.result |= RESULT_ROUTE;
+}
+
+enum edit { ADD, REPLACE, REMOVE };
+
+static u32 edit_map(enum edit how, u32 m, u32 key, u32 key_size, u32 value, u32 value_size) {
+  if (m >= MAPS) return BAD_ARGUMENT;
+  if (take_key(m, key, key_size, &key, &key_size)) return INVALID_MEMORY_ACCESS;
+  if (how != REMOVE && guest_take(value, value_size, &value)) return INVALID_MEMORY_ACCESS;
+  map *M = writable(m);
+  if (!M) return BAD_ARGUMENT;
+  int i = map_find(M, AT(u8, key), key_size, 0);
+  if (how != REMOVE && too_large(M, i < 0 || how == ADD, key_size + value_size)) return INTERNAL_FAILURE;
+  edited(m);
+  if (how == ADD && i >= 0 && is_inline(m, AT(u8, key), key_size)) {
+    map_join_value(M, i, value, value_size);
+  } else {
+    if (how != ADD)
+      for (; i >= 0 && (i = map_find(M, AT(u8, key), key_size, (u32)i)) >= 0;) map_remove_at(M, (u32)i);
+    if (how != REMOVE) map_add(M, key, key_size, value, value_size);
+  }
+  return OK;
+}
+
+EXPORT(proxy_add_header_map_value) u32 proxy_add_header_map_value(u32 m, u32 k, u32 k_size, u32 v, u32 v_size) {
+  return forbidden() ? 0 : failed(edit_map(ADD, m, k, k_size, v, v_size), F_ADD_MAP_VALUE);
+}
+EXPORT(proxy_replace_header_map_value) u32 proxy_replace_header_map_value(u32 m, u32 k, u32 k_size, u32 v, u32 v_size) {
+  return forbidden() ? 0 : failed(edit_map(REPLACE, m, k, k_size, v, v_size), F_REPLACE_MAP_VALUE);
+}
+EXPORT(proxy_remove_header_map_value) u32 proxy_remove_header_map_value(u32 m, u32 k, u32 k_size) {
+  return forbidden() ? 0 : failed(edit_map(REMOVE, m, k, k_size, 0, 0), F_REMOVE_MAP_VALUE);
+}
+
+EXPORT(proxy_get_header_map_pairs) u32 proxy_get_header_map_pairs(u32 m, u32 out, u32 out_size) {
+  forbidden();
+  if (m >= MAPS) return failed(BAD_ARGUMENT, F_GET_MAP_PAIRS);
+  map *M = readable(m);
+  u32 size = 0, block = M && M->n ? map_serialize(M, &size) : 0;
+  return failed(guest_put(block, size, out, out_size), F_GET_MAP_PAIRS);
+}
+
+EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 from, u32 size) {
+  forbidden();
+  u32 at;
+  if (m >= MAPS) return failed(BAD_ARGUMENT, F_SET_MAP_PAIRS);
+  if (guest_take(from, size, &at)) return failed(INVALID_MEMORY_ACCESS, F_SET_MAP_PAIRS);
+  map *M = writable(m);
+  if (!M) return failed(BAD_ARGUMENT, F_SET_MAP_PAIRS);
+  if (size > running()->max_header_bytes + 10 * running()->max_headers + 4) return failed(INTERNAL_FAILURE, F_SET_MAP_PAIRS);
+  map_deserialize(M, at, size, m == REQUEST_HEADERS);
+  edited(m);
+  return OK;
+}
+
+EXPORT(proxy_get_header_map_size) u32 proxy_get_header_map_size(u32 m, u32 out) {
+  forbidden();
+  if (m >= MAPS) return failed(BAD_ARGUMENT, F_GET_MAP_SIZE);
+  map *M = m < GRPC_INITIAL && call.phase != PHASE_LOG ? readable(m) : 0;
+  return failed(M ? guest_store(out, M->bytes) : BAD_ARGUMENT, F_GET_MAP_SIZE);
+}
+
+/* Envoy's O(1) headers hold one value: adding to one that is there joins with a comma (include/envoy/http/header_map.h). */
+static int is_inline(u32 m, const u8 *key, u32 n) {
+  if (n && key[0] == ':') return 1;
+#define ANY(name) if (IS(name, key, n)) return 1;
+#define WHEN(condition, name) if ((condition) && IS(name, key, n)) return 1;
+  int request = m == REQUEST_HEADERS, response = m == RESPONSE_HEADERS;
+  if (!request && !response) return 0;
+  switch (n) { /* by length: most names are ruled out at once */
+  case 3: ANY("via") break;
+  case 4: WHEN(response, "date") WHEN(response, "etag") WHEN(response, "vary") break;
+  case 6: WHEN(request, "accept") WHEN(response, "server") break;
+  case 7: WHEN(request, "upgrade") WHEN(response, "upgrade") break;
+  case 10: ANY("connection") ANY("keep-alive") WHEN(request, "user-agent") break;
+  case 11: WHEN(response, "grpc-status") break;
+  case 12: ANY("content-type") ANY("x-request-id") WHEN(response, "grpc-message") break;
+  case 13: ANY("cache-control") break;
+  case 14: ANY("content-length") break;
+  case 15: WHEN(request, "x-forwarded-for") break;
+  case 16: ANY("proxy-connection") WHEN(request, "x-forwarded-host") break;
+  case 17: ANY("transfer-encoding") WHEN(request, "x-forwarded-proto") break;
+  default: break;
+  }
+  return 0;
+}
+
+/* ---- Buffers ---- */
+static void reserve(buffer *b, u32 need) {
+  if (need <= b->capacity) return;
+  u32 capacity = need + (need >> 1), at = scratch(capacity);
+  copy(at, b->data, b->len);
+  b->data = at, b->capacity = capacity;
+}
+
+static u32 get_bytes(u32 b, u32 start, u32 max, u32 out, u32 out_size) {
+  if (b >= BUFFERS) return BAD_ARGUMENT;
+  buffer *B = &call.buffers[b];
+  if (!(B->present & READABLE)) return NOT_FOUND;
+  u32 from = start < B->len ? start : B->len, size = B->len - from < max ? B->len - from : max;
+  return guest_put(B->data + from, size, out, out_size);
+}
+
+EXPORT(proxy_get_buffer_bytes) u32 proxy_get_buffer_bytes(u32 b, u32 start, u32 max, u32 out, u32 out_size) {
+  return forbidden() ? 0 : failed(get_bytes(b, start, max, out, out_size), F_GET_BUFFER);
+}
+
+EXPORT(proxy_get_buffer_status) u32 proxy_get_buffer_status(u32 b, u32 out_size, u32 out_flags) {
+  forbidden();
+  if (b >= BUFFERS) return failed(BAD_ARGUMENT, F_GET_BUFFER_STATUS);
+  if (!(call.buffers[b].present & READABLE)) return NOT_FOUND;
+  return failed(guest_store(out_size, call.buffers[b].len) | guest_store(out_flags, 0), F_GET_BUFFER_STATUS);
+}
+
+/* Envoy's three cases: start 0 drops `size` bytes from the front and prepends; start at or past the end appends; else refused. */
+static u32 set_bytes(u32 b, u32 start, u32 size, u32 from, u32 from_size) {
+  if (b >= BUFFERS) return BAD_ARGUMENT;
+  if (guest_check(from, from_size)) return INVALID_MEMORY_ACCESS;
+  buffer *B = &call.buffers[b];
+  if (!(B->present & READABLE)) return NOT_FOUND;
+  if (!(B->present & WRITABLE)) return BAD_ARGUMENT;
+  u32 drop = start ? 0 : size < B->len ? size : B->len;
+  if (start && start < B->len) return BAD_ARGUMENT;
+  u64 len = (u64)B->len - drop + from_size;
+  if (len > running()->max_body) return INTERNAL_FAILURE;
+  reserve(B, (u32)len);
+  if (start) {
+    guest_read(B->data + B->len, from, from_size);
+  } else {
+    copy(B->data + from_size, B->data + drop, B->len - drop);
+    guest_read(B->data, from, from_size);
+  }
+  B->len = (u32)len;
+  call.result |= RESULT_BODY;
+  return OK;
+}
+
+EXPORT(proxy_set_buffer_bytes) u32 proxy_set_buffer_bytes(u32 b, u32 start, u32 size, u32 from, u32 from_size) {
+  return forbidden() ? 0 : failed(set_bytes(b, start, size, from, from_size), F_SET_BUFFER);
+}
+
+EXPORT(proxy_get_configuration) u32 proxy_get_configuration(u32 out, u32 out_size) { /* 0.1.0 */
+  forbidden();
+  buffer *B = &call.buffers[call.buffers[PLUGIN_CONFIGURATION].present ? PLUGIN_CONFIGURATION : VM_CONFIGURATION];
+  return failed(guest_put(B->data, B->len, out, out_size), F_GET_CONFIGURATION);
+}
+
+/* ---- Control of the stream: noted here, done by the chain when the callback is over ---- */
+EXPORT(proxy_send_local_response)
+u32 proxy_send_local_response(u32 status, u32 details, u32 details_size, u32 body, u32 body_size, u32 headers, u32 headers_size,
+                              u32 grpc) {
+  forbidden();
+  if (guest_check(details, details_size) || guest_check(body, body_size) || guest_check(headers, headers_size))
+    return failed(INVALID_MEMORY_ACCESS, F_LOCAL_RESPONSE);
+  if (body_size > running()->max_body || headers_size > running()->max_header_bytes + 10 * running()->max_headers + 4)
+    return failed(INTERNAL_FAILURE, F_LOCAL_RESPONSE);
+  guest_take(details, details_size, &call.reply_details), call.reply_details_len = details_size;
+  if (call.result & RESULT_LOCAL_REPLY) return OK; /* the first response stands, with the details of the last (Envoy) */
+  guest_take(body, body_size, &call.reply_body), call.reply_body_len = body_size;
+  guest_take(headers, headers_size, &call.reply_headers), call.reply_headers_len = headers_size;
+  call.reply_status = status, call.reply_grpc = grpc, call.result |= RESULT_LOCAL_REPLY;
+  return OK;
+}
+
+static u32 continue_stream(u32 which) {
+  if (which > 3) return BAD_ARGUMENT;
+  if (which > 1) return UNIMPLEMENTED;
+  call.result |= which ? RESULT_CONTINUE_RESPONSE : RESULT_CONTINUE_REQUEST;
+  /* Envoy drops its pointers to the request's maps here, for either stream. */
+  call.readable &= ~(1u << REQUEST_HEADERS | 1u << REQUEST_TRAILERS), call.writable &= ~(1u << REQUEST_HEADERS | 1u << REQUEST_TRAILERS);
+  return OK;
+}
+
+EXPORT(proxy_continue_stream) u32 proxy_continue_stream(u32 which) {
+  return forbidden() ? 0 : failed(continue_stream(which), F_CONTINUE);
+}
+EXPORT(proxy_close_stream) u32 proxy_close_stream(u32 which) {
+  forbidden();
+  if (which > 3) return failed(BAD_ARGUMENT, F_CLOSE);
+  if (which < 2) call.result |= which ? RESULT_CLOSE_RESPONSE : RESULT_CLOSE_REQUEST;
+  return OK;
+}
+EXPORT(proxy_continue_request) u32 proxy_continue_request(void) { return proxy_continue_stream(0); }
+EXPORT(proxy_continue_response) u32 proxy_continue_response(void) { return proxy_continue_stream(1); }
+EXPORT(proxy_clear_route_cache) u32 proxy_clear_route_cache(void) {
+  return forbidden() ? 0 : host(HOST_CLEAR_ROUTE);
+}
+
+/* ---- Metrics: cells live in the stream memory, one array for each VM ---- */
+enum { COUNTER, GAUGE, HISTOGRAM };
+typedef struct { u32 kind, cell; } metric;
+
+static metric *metric_of(u32 id) { /* ids step by 4, the kind in the low bits: counters 4, 8.., gauges 5, 9.., histograms 6, 10.. */
+  u32 index = id / 4 * 3 + id % 4;
+  if (id < 4 || id % 4 > HISTOGRAM || index >= running()->metric_capacity) return 0;
+  metric *found = AT(metric, running()->metrics) + index;
+  return found->cell ? found : 0;
+}
+
+EXPORT(proxy_define_metric) u32 proxy_define_metric(u32 kind, u32 name, u32 size, u32 out) {
+  forbidden();
+  if (kind > HISTOGRAM) return failed(BAD_ARGUMENT, F_DEFINE_METRIC);
+  if (guest_take(name, size, &call.a[1])) return failed(INVALID_MEMORY_ACCESS, F_DEFINE_METRIC);
+  call.a[0] = kind, call.a[2] = size;
+  u32 status = host(HOST_DEFINE_METRIC);
+  return failed(status ? status : guest_store(out, call.a[0]), F_DEFINE_METRIC);
+}
+
+EXPORT(proxy_increment_metric) u32 proxy_increment_metric(u32 id, i64 delta) {
+  forbidden();
+  metric *found = metric_of(id);
+  if (!found) return failed(NOT_FOUND, F_INCREMENT_METRIC);
+  i64 *cell = AT(i64, found->cell);
+  if (found->kind == HISTOGRAM || (found->kind == COUNTER && delta <= 0)) return failed(BAD_ARGUMENT, F_INCREMENT_METRIC);
+  *cell = (i64)((u64)*cell + (u64)delta);
+  if (found->kind == GAUGE && *cell < 0 && delta < 0) *cell = 0; /* a gauge does not go below zero */
+  return OK;
+}
+
+EXPORT(proxy_record_metric) u32 proxy_record_metric(u32 id, i64 value) {
+  forbidden();
+  metric *found = metric_of(id);
+  if (!found) return failed(NOT_FOUND, F_RECORD_METRIC);
+  i64 *cell = AT(i64, found->cell);
+  if (found->kind == COUNTER) *cell = (i64)((u64)*cell + (u64)value);
+  else if (found->kind == GAUGE) *cell = value;
+  else return call.a[0] = id, call.a[1] = (u32)value, call.a[2] = (u32)((u64)value >> 32), host(HOST_RECORD_HISTOGRAM);
+  return OK;
+}
+
+EXPORT(proxy_get_metric) u32 proxy_get_metric(u32 id, u32 out) {
+  forbidden();
+  metric *found = metric_of(id);
+  if (!found) return failed(NOT_FOUND, F_GET_METRIC);
+  if (found->kind == HISTOGRAM) return failed(BAD_ARGUMENT, F_GET_METRIC);
+  return failed(guest_write(out, found->cell, 8), F_GET_METRIC);
+}
+
+/* ---- What Python answers. Bytes come back in scratch: call.a[0] address, call.a[1] size. ---- */
+static u64 now(void) {
+  if (!call.time_known) host(HOST_TIME), call.time_known = 1;
+  return call.time;
+}
+
+EXPORT(proxy_get_current_time_nanoseconds) u32 proxy_get_current_time_nanoseconds(u32 out) {
+  now();
+  return failed(guest_write(out, ADDRESS(&call.time), 8), F_TIME);
+}
+
+static u32 answer(u32 operation, enum function function, u32 out, u32 out_size) {
+  u32 status = host(operation);
+  return failed(status ? status : guest_put(call.a[0], call.a[1], out, out_size), function);
+}
+
+EXPORT(proxy_get_property) u32 proxy_get_property(u32 path, u32 size, u32 out, u32 out_size) {
+  forbidden();
+  if (guest_take(path, size, &call.a[0])) return failed(INVALID_MEMORY_ACCESS, F_GET_PROPERTY);
+  call.a[1] = size;
+  return answer(HOST_GET_PROPERTY, F_GET_PROPERTY, out, out_size);
+}
+
+EXPORT(proxy_set_property) u32 proxy_set_property(u32 path, u32 size, u32 value, u32 value_size) {
+  forbidden();
+  if (guest_take(path, size, &call.a[0]) || guest_take(value, value_size, &call.a[2]))
+    return failed(INVALID_MEMORY_ACCESS, F_SET_PROPERTY);
+  call.a[1] = size, call.a[3] = value_size;
+  return failed(host(HOST_SET_PROPERTY), F_SET_PROPERTY);
+}
+
+EXPORT(proxy_set_tick_period_milliseconds) u32 proxy_set_tick_period_milliseconds(u32 ms) {
+  return forbidden(), call.a[0] = ms, failed(host(HOST_SET_TICK), F_SET_TICK);
+}
+EXPORT(proxy_set_effective_context) u32 proxy_set_effective_context(u32 context) {
+  return forbidden(), call.a[0] = context, failed(host(HOST_SET_EFFECTIVE), F_SET_EFFECTIVE);
+}
+EXPORT(proxy_done) u32 proxy_done(void) { return forbidden(), failed(host(HOST_DONE), F_DONE); }
+
+EXPORT(proxy_get_status) u32 proxy_get_status(u32 out_code, u32 out, u32 out_size) {
+  forbidden();
+  u32 status = host(HOST_GET_STATUS);
+  return failed(status ? status : guest_store(out_code, call.a[2]) | guest_put(call.a[0], call.a[1], out, out_size), F_GET_STATUS);
+}
+
+/* `n` (address, size) pairs of the filter into call.a[0..2n). */
+static u32 take_all(u32 n, const u32 *pairs) {
+  for (u32 i = 0; i < n; i++) {
+    if (guest_take(pairs[2 * i], pairs[2 * i + 1], &call.a[2 * i])) return INVALID_MEMORY_ACCESS;
+    call.a[2 * i + 1] = pairs[2 * i + 1];
+  }
+  return OK;
+}
+#define TAKE(...) take_all(sizeof((u32[]){__VA_ARGS__}) / 8, (u32[]){__VA_ARGS__})
+
+static u32 start_call(u32 operation, enum function function, u32 out_token) {
+  u32 status = host(operation); /* the token is written on errors too (0), as Envoy does */
+  u32 written = guest_store(out_token, status ? 0 : call.a[0]);
+  return failed(status ? status : written, function);
+}
+
+EXPORT(proxy_http_call) u32 proxy_http_call(u32 up, u32 up_n, u32 head, u32 head_n, u32 body, u32 body_n, u32 trail, u32 trail_n,
+                                            u32 timeout, u32 token) {
+  forbidden();
+  if (TAKE(up, up_n, head, head_n, body, body_n, trail, trail_n)) return failed(INVALID_MEMORY_ACCESS, F_HTTP_CALL);
+  call.a[8] = timeout;
+  return start_call(HOST_HTTP_CALL, F_HTTP_CALL, token);
+}
+EXPORT(proxy_grpc_call) u32 proxy_grpc_call(u32 up, u32 up_n, u32 service, u32 service_n, u32 method, u32 method_n, u32 meta,
+                                            u32 meta_n, u32 message, u32 message_n, u32 timeout, u32 token) {
+  forbidden();
+  if (TAKE(up, up_n, service, service_n, method, method_n, meta, meta_n, message, message_n))
+    return failed(INVALID_MEMORY_ACCESS, F_GRPC_CALL);
+  call.a[10] = timeout;
+  return start_call(HOST_GRPC_CALL, F_GRPC_CALL, token);
+}
+EXPORT(proxy_grpc_stream) u32 proxy_grpc_stream(u32 up, u32 up_n, u32 service, u32 service_n, u32 method, u32 method_n, u32 meta,
+                                                u32 meta_n, u32 token) {
+  forbidden();
+  if (TAKE(up, up_n, service, service_n, method, method_n, meta, meta_n)) return failed(INVALID_MEMORY_ACCESS, F_GRPC_STREAM);
+  return start_call(HOST_GRPC_STREAM, F_GRPC_STREAM, token);
+}
+EXPORT(proxy_grpc_send) u32 proxy_grpc_send(u32 token, u32 message, u32 message_n, u32 end) {
+  forbidden();
+  if (TAKE(message, message_n)) return failed(INVALID_MEMORY_ACCESS, F_GRPC_SEND);
+  call.a[2] = token, call.a[3] = end;
+  return failed(host(HOST_GRPC_SEND), F_GRPC_SEND);
+}
+EXPORT(proxy_grpc_cancel) u32 proxy_grpc_cancel(u32 token) {
+  return forbidden(), call.a[0] = token, failed(host(HOST_GRPC_CANCEL), F_GRPC_CANCEL);
+}
+EXPORT(proxy_grpc_close) u32 proxy_grpc_close(u32 token) {
+  return forbidden(), call.a[0] = token, failed(host(HOST_GRPC_CLOSE), F_GRPC_CLOSE);
+}
+EXPORT(proxy_get_shared_data) u32 proxy_get_shared_data(u32 key, u32 key_n, u32 out, u32 out_size, u32 out_cas) {
+  forbidden();
+  if (TAKE(key, key_n)) return failed(INVALID_MEMORY_ACCESS, F_GET_SHARED);
+  u32 status = host(HOST_GET_SHARED);
+  if (status) return failed(status, F_GET_SHARED);
+  u32 cas = call.a[2];
+  return failed(guest_put(call.a[0], call.a[1], out, out_size) | guest_store(out_cas, cas), F_GET_SHARED);
+}
+EXPORT(proxy_set_shared_data) u32 proxy_set_shared_data(u32 key, u32 key_n, u32 value, u32 value_n, u32 cas) {
+  forbidden();
+  if (TAKE(key, key_n, value, value_n)) return failed(INVALID_MEMORY_ACCESS, F_SET_SHARED);
+  call.a[4] = cas;
+  return failed(host(HOST_SET_SHARED), F_SET_SHARED);
+}
+EXPORT(proxy_register_shared_queue) u32 proxy_register_shared_queue(u32 name, u32 name_n, u32 out) {
+  forbidden();
+  if (TAKE(name, name_n)) return failed(INVALID_MEMORY_ACCESS, F_REGISTER_QUEUE);
+  u32 status = host(HOST_REGISTER_QUEUE);
+  return failed(status ? status : guest_store(out, call.a[0]), F_REGISTER_QUEUE);
+}
+EXPORT(proxy_resolve_shared_queue) u32 proxy_resolve_shared_queue(u32 vm_id, u32 vm_id_n, u32 name, u32 name_n, u32 out) {
+  forbidden();
+  if (TAKE(vm_id, vm_id_n, name, name_n)) return failed(INVALID_MEMORY_ACCESS, F_RESOLVE_QUEUE);
+  u32 status = host(HOST_RESOLVE_QUEUE);
+  return failed(status ? status : guest_store(out, call.a[0]), F_RESOLVE_QUEUE);
+}
+EXPORT(proxy_enqueue_shared_queue) u32 proxy_enqueue_shared_queue(u32 queue, u32 value, u32 value_n) {
+  forbidden();
+  if (TAKE(value, value_n)) return failed(INVALID_MEMORY_ACCESS, F_ENQUEUE);
+  call.a[2] = queue;
+  return failed(host(HOST_ENQUEUE), F_ENQUEUE);
+}
+EXPORT(proxy_dequeue_shared_queue) u32 proxy_dequeue_shared_queue(u32 queue, u32 out, u32 out_size) {
+  return forbidden(), call.a[0] = queue, answer(HOST_DEQUEUE, F_DEQUEUE, out, out_size);
+}
+EXPORT(proxy_call_foreign_function) u32 proxy_call_foreign_function(u32 name, u32 name_n, u32 arguments, u32 arguments_n, u32 out,
+                                                                    u32 out_size) {
+  forbidden();
+  if (TAKE(name, name_n, arguments, arguments_n)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
+  u32 status = host(HOST_FOREIGN);
+  if (status || (!out && !out_size)) return failed(status, F_FOREIGN);
+  u32 size = call.a[1], at = 0;
+  if (size && out) { /* either address may be 0 */
+    call.in_allocator = 1, at = guest_allocate(size), call.in_allocator = 0;
+    if (!at || guest_write(at, call.a[0], size)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
+  }
+  return failed((out ? guest_store(out, at) : OK) | (out_size ? guest_store(out_size, size) : OK), F_FOREIGN);
+}
+
+/* ---- From Python into a filter ---- */
+enum { CONTEXT_CREATE, VM_START, CONFIGURE, ON_REQUEST_HEADERS, ON_REQUEST_BODY, ON_REQUEST_TRAILERS, ON_RESPONSE_HEADERS,
+       ON_RESPONSE_BODY, ON_RESPONSE_TRAILERS, ON_DONE, ON_LOG, ON_DELETE, ON_TICK, ON_HTTP_CALL_RESPONSE, ON_GRPC_INITIAL,
+       ON_GRPC_RECEIVE, ON_GRPC_TRAILING, ON_GRPC_CLOSE, ON_QUEUE_READY, ON_FOREIGN_FUNCTION, CALLBACKS, FINISH = CALLBACKS };
+enum { CREATE = 1 << 8, END_STREAM = 1 << 9, READABLE_SHIFT = 10, WRITABLE_SHIFT = 18, BUFFERS_SET = 1 << 26, LOG_PHASE = 1 << 27 };
+
+static int has(u32 callback) { return running()->callbacks >> callback & 1; }
+
+static void expose_body(u32 b, u32 size) {
+  u32 at = scratch_top;
+  scratch(size);
+  call.buffers[b] = (buffer){at, size, size, READABLE | WRITABLE};
+}
+
+/* Run callback `operation` of `context`; with CREATE its context is created first, under `argument`. Header callbacks get the
+ * number of entries, body callbacks `argument` bytes that Python has put into scratch. The filter's answer comes back in the
+ * low 8 bits, RESULT_* above them. FINISH is log, done, delete, in Envoy's order: one crossing instead of three. */
+EXPORT(enter) u32 enter(u32 vm_address, u32 context, u32 flags, u32 argument) {
+  u32 operation = flags & 0xff, answer = 0, end = flags >> 9 & 1;
+  call.vm = vm_address, call.context = call.effective = context;
+  call.readable = flags >> READABLE_SHIFT & 0xff, call.writable = flags >> WRITABLE_SHIFT & 0xff;
+  call.phase = flags & LOG_PHASE ? PHASE_LOG : PHASE_STREAM;
+  call.result = call.in_allocator = call.time_known = 0;
+  scratch_reset();
+  if (!(flags & BUFFERS_SET)) {
+    for (u32 i = 0; i < BUFFERS; i++) call.buffers[i].present = 0;
+    if (operation >= ON_REQUEST_HEADERS) /* a stream's bodies read as empty outside of their callbacks */
+      call.buffers[REQUEST_BODY] = call.buffers[RESPONSE_BODY] = (buffer){0, 0, 0, READABLE};
+  }
+  buffer *configuration = &call.buffers[VM_CONFIGURATION];
+  configuration->data = running()->configuration, configuration->len = running()->configuration_len;
+  configuration->present = READABLE;
+  if (flags & CREATE && has(CONTEXT_CREATE)) guest_callback(context, argument, 0, 0, 0, CONTEXT_CREATE);
+  switch (operation) {
+  case CONTEXT_CREATE: break;
+  case ON_REQUEST_HEADERS: if (has(operation)) answer = guest_callback(context, map_of(REQUEST_HEADERS)->n, end, 0, 0, operation); break;
+  case ON_RESPONSE_HEADERS: if (has(operation)) answer = guest_callback(context, map_of(RESPONSE_HEADERS)->n, end, 0, 0, operation); break;
+  case ON_REQUEST_TRAILERS: answer = guest_callback(context, map_of(REQUEST_TRAILERS)->n, 0, 0, 0, operation); break;
+  case ON_RESPONSE_TRAILERS: answer = guest_callback(context, map_of(RESPONSE_TRAILERS)->n, 0, 0, 0, operation); break;
+  case ON_REQUEST_BODY: expose_body(REQUEST_BODY, argument), answer = guest_callback(context, argument, end, 0, 0, operation); break;
+  case ON_RESPONSE_BODY: expose_body(RESPONSE_BODY, argument), answer = guest_callback(context, argument, end, 0, 0, operation); break;
+  case FINISH:
+    call.phase = PHASE_LOG;
+    if (has(ON_LOG)) guest_callback(context, 0, 0, 0, 0, ON_LOG), call.effective = context;
+    call.readable = call.writable = 0;
+    if (has(ON_DONE)) guest_callback(context, 0, 0, 0, 0, ON_DONE), call.effective = context;
+    if (has(ON_DELETE)) guest_callback(context, 0, 0, 0, 0, ON_DELETE);
+    break;
+  default: /* the arguments beside the context lie in call.a */
+    answer = guest_callback(context, call.a[0], call.a[1], call.a[2], call.a[3], operation);
+  }
+  return (answer > 0xff ? 0xff : answer) | call.result;
+}
+
+/* `_initialize`, `_start` and `main` belong to no context: log, clock, environment, randomness (cpp-host, "restricted"). */
+EXPORT(prepare) void prepare(u32 vm_address) {
+  call.vm = vm_address, call.context = call.effective = call.readable = call.writable = 0;
+  call.result = call.in_allocator = call.time_known = 0, call.phase = PHASE_START;
+  for (u32 i = 0; i < BUFFERS; i++) call.buffers[i].present = 0;
+  scratch_reset();
+}
+
+/* Where Python finds things; the order is abi/memory.py's. */
+u8 persistent[PERSISTENT];
+EXPORT(layout) u32 layout(void) {
+  static u32 table[17];
+  scratch_reset();
+  u32 addresses[] = {scratch_top, ADDRESS(&stream), ADDRESS(stream.arena), ADDRESS(&call), ADDRESS(call.a), ADDRESS(call.buffers),
+                     ADDRESS(&call.time), ADDRESS(&call.reply_status), ADDRESS(&logs), ADDRESS(date), ADDRESS(persistent),
+                     PERSISTENT, sizeof(vm), ARENA, ADDRESS(&call.readable), ADDRESS(&call.effective),
+                     ADDRESS(&scratch_top)};
+  for (u32 i = 0; i < 17; i++) table[i] = addresses[i];
+  return ADDRESS(table);
+}

@@ -1,0 +1,476 @@
+/* HTTP heads: from a parser's fields to maps, and from maps to the bytes of an HTTP/1.1 head.
+ *
+ * Whatever a filter wrote into a map, what is emitted is one unambiguous head or an error: names are tokens, values have no
+ * CR, LF or NUL (RFC 9110 5.5, 5.6.2), hop-by-hop fields are never a filter's (RFC 9110 7.6.1), framing is decided here
+ * (RFC 9112 6).
+ */
+#include "core.h"
+
+/* What a loaded head said, beside its status. */
+enum { SAID_EXPECT = 1 << 8, SAID_UPGRADE = 1 << 9 };
+/* Why a head was refused; abi/memory.py has the words. */
+enum { HEAD_FINE, HEAD_FIELDS, HEAD_HOST, HEAD_TARGET, HEAD_METHOD, HEAD_PATH, HEAD_AUTHORITY, HEAD_NAME, HEAD_VALUE, HEAD_STATUS,
+       HEAD_LENGTH, HEAD_TOO_LARGE, HEAD_PROTOCOL };
+
+/* How a listener wants its heads; written by Python, persistent. */
+typedef struct { u32 forwarded, request_id, via, via_len, scheme, scheme_len; } head_options;
+enum { FORWARDED_OFF, FORWARDED_APPEND, FORWARDED_REPLACE };
+enum { REQUEST_ID_OFF, REQUEST_ID_KEEP, REQUEST_ID_REPLACE };
+
+/* ---- Character classes (RFC 9110 5.6.2, RFC 3986) ---- */
+static int is_token_byte(u8 c) {
+  if ((c | 32) >= 'a' && (c | 32) <= 'z') return 1;
+  if (c >= '0' && c <= '9') return 1;
+  switch (c) {
+  case '!': case '#': case '$': case '%': case '&': case '\'': case '*': case '+': case '-': case '.': case '^': case '_':
+  case '`': case '|': case '~': return 1;
+  default: return 0;
+  }
+}
+int name_is_token(const u8 *p, u32 n) {
+  for (u32 i = 0; i < n; i++)
+    if (!is_token_byte(p[i])) return 0;
+  return n > 0;
+}
+int value_is_clean(const u8 *p, u32 n) {
+  for (u32 i = 0; i < n; i++)
+    if ((p[i] < 32 && p[i] != '\t') || p[i] == 127) return 0;
+  return 1;
+}
+/* reg-name, IPv4, [IPv6], an optional port; no userinfo, path, comma or space */
+static int authority_is_sound(const u8 *p, u32 n) {
+  u32 i = 0, digits = 0;
+  if (!n) return 0;
+  if (p[0] == '[') {
+    for (i = 1; i < n && p[i] != ']'; i++)
+      if (!((p[i] >= '0' && p[i] <= '9') || ((p[i] | 32) >= 'a' && (p[i] | 32) <= 'f') || p[i] == ':' || p[i] == '.')) return 0;
+    if (i++ == n || i == 2) return 0;
+  } else {
+    for (; i < n && p[i] != ':'; i++) {
+      u8 c = p[i];
+      if (!(((c | 32) >= 'a' && (c | 32) <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~' ||
+            c == '!' || c == '$' || c == '&' || c == '\'' || c == '(' || c == ')' || c == '*' || c == '+' || c == ';' || c == '=' ||
+            c == '%'))
+        return 0;
+    }
+    if (!i) return 0;
+  }
+  if (i < n && p[i++] != ':') return 0;
+  for (; i < n; i++, digits++)
+    if (p[i] < '0' || p[i] > '9' || digits == 5) return 0;
+  return 1;
+}
+static int target_is_sound(const u8 *p, u32 n) { /* origin-form, or * */
+  if (!n || (p[0] != '/' && !(n == 1 && p[0] == '*'))) return 0;
+  for (u32 i = 0; i < n; i++)
+    if (p[i] <= 32 || p[i] == 127 || p[i] == '#') return 0;
+  return 1;
+}
+
+/* ---- Fields ---- */
+typedef struct { u32 at, len; } text;
+static u32 cursor, cursor_end;
+
+/* The next of the fields that Python joined with LF, in the arena. */
+static int next_field(text *field) {
+  if (cursor > cursor_end) return 0;
+  u8 *start = AT(u8, cursor), *end = AT(u8, cursor_end), *p = start;
+  while (p < end && *p != '\n') p++;
+  field->at = cursor, field->len = (u32)(p - start), cursor += field->len + 1;
+  return 1;
+}
+
+static u32 place(u32 size, u32 fields) { /* the joined fields, from scratch into the arena, with room for the entries */
+  u32 entries = fields / 2 + 12, at = map_reserve(size + entries * 2 * sizeof(entry) + 64);
+  copy(at, scratch_top, size);
+  cursor = at, cursor_end = at + size;
+  stream.head.top = at + size;
+  return at;
+}
+
+/* Hop-by-hop fields that no message keeps; `upgrade` and `te` are decided by the caller. */
+static int is_hop(const u8 *k, u32 n) {
+  switch (n) {
+  case 2: return IS("te", k, n);
+  case 7: return IS("trailer", k, n) || IS("upgrade", k, n);
+  case 10: return IS("connection", k, n) || IS("keep-alive", k, n);
+  case 16: return IS("proxy-connection", k, n);
+  case 17: return IS("transfer-encoding", k, n);
+  default: return 0;
+  }
+}
+
+/* Drop what the Connection field named (RFC 9110 7.6.1). */
+static void drop_named(map *M, text connection, u32 first) {
+  u8 *p = AT(u8, connection.at), *end = p + connection.len;
+  while (p < end) {
+    while (p < end && (*p == ' ' || *p == '\t' || *p == ',')) p++;
+    u8 *start = p;
+    while (p < end && *p != ',' && *p != ' ' && *p != '\t') *p = lower(*p), p++;
+    u32 n = (u32)(p - start);
+    for (int i; n && (i = map_find(M, start, n, first)) >= 0;) map_remove_at(M, (u32)i);
+  }
+}
+
+/* Lower-case names in place, keep what is end-to-end. `connection` gets the last Connection field; `names` any others. */
+typedef struct { text host, connection[4]; u32 hosts, connections, said; } head_notes;
+
+static int take_fields(map *M, head_notes *notes, int request) {
+  text name, value;
+  while (next_field(&name)) {
+    if (!next_field(&value)) return HEAD_FIELDS;
+    u8 *k = AT(u8, name.at);
+    u32 n = name.len;
+    for (u32 i = 0; i < n; i++) k[i] = lower(k[i]);
+    if (is_hop(k, n)) {
+      if (n == 10 && k[0] == 'c') {
+        if (notes->connections == 4) return HEAD_TOO_LARGE;
+        notes->connection[notes->connections++] = value;
+      } else if (n == 7 && k[0] == 'u') {
+        notes->said |= SAID_UPGRADE;
+        map_point(M, name.at, n, value.at, value.len);
+      }
+      continue;
+    }
+    if (request && n == 4 && IS("host", k, 4)) {
+      notes->host = value, notes->hosts++;
+      continue;
+    }
+    if (request && n == 6 && IS("expect", k, 6)) {
+      u8 *v = AT(u8, value.at);
+      if (value.len == 12) {
+        u8 folded[12];
+        for (u32 i = 0; i < 12; i++) folded[i] = lower(v[i]);
+        if (IS("100-continue", folded, 12)) {
+          notes->said |= SAID_EXPECT;
+          continue;
+        }
+      }
+      return HEAD_VALUE; /* RFC 9110 10.1.1: other expectations may be refused */
+    }
+    map_point(M, name.at, n, value.at, value.len);
+  }
+  return HEAD_FINE;
+}
+
+static void add_text(map *M, const char *name, u32 name_len, u32 value, u32 value_len) {
+  map_add(M, ADDRESS(name), name_len, value, value_len);
+}
+#define ADD_TEXT(M, name, value, value_len) add_text(M, name, sizeof(name) - 1, value, value_len)
+
+static void remove_all(map *M, const char *name, u32 n) {
+  for (int i; (i = map_find(M, (const u8 *)name, n, 0)) >= 0;) map_remove_at(M, (u32)i);
+}
+#define REMOVE_ALL(M, name) remove_all(M, name, sizeof(name) - 1)
+
+/* Set to `value` (replace), or append to the list that is there. */
+static void forward(map *M, const char *name, u32 name_len, text value, int replace, int list) {
+  int i = map_find(M, (const u8 *)name, name_len, 0);
+  if (i >= 0 && replace) remove_all(M, name, name_len), i = -1;
+  if (i < 0) add_text(M, name, name_len, value.at, value.len);
+  else if (list) map_join_value(M, (u32)i, value.at, value.len);
+}
+#define FORWARD(M, name, value, replace, list) forward(M, name, sizeof(name) - 1, value, replace, list)
+
+static void add_via(map *M, const head_options *o) {
+  if (!o->via_len) return;
+  int i = map_find(M, (const u8 *)"via", 3, 0);
+  if (i >= 0) map_join_value(M, (u32)i, o->via, o->via_len);
+  else ADD_TEXT(M, "via", o->via, o->via_len);
+}
+
+static int request_id_is_sound(const map *M, int i) {
+  entry e = AT(entry, M->entries)[i];
+  return e.value_len <= 128 && name_is_token(AT(u8, e.value), e.value_len);
+}
+
+static void reset_stream(void) {
+  for (u32 m = 0; m < MAPS; m++) *map_of(m) = (map){0, 0, 0, 0};
+  stream.head.top = ADDRESS(stream.arena), stream.head.dirty = 0;
+}
+
+/* Scratch holds: method LF target LF peer LF request-id (LF name LF value)*. Starts a new stream. */
+EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
+  const head_options *o = AT(head_options, options);
+  map *M = map_of(REQUEST_HEADERS);
+  head_notes notes = {0};
+  text method, target, peer, id, authority, scheme = {o->scheme, o->scheme_len};
+  scratch_reset(), reset_stream();
+  place(size, fields);
+  if (!next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
+  for (u32 i = 0; i < 4; i++) map_point(M, 0, 0, 0, 0); /* the pseudo headers come first */
+  int wrong = take_fields(M, &notes, 1);
+  if (wrong) return (u32)wrong;
+  if (M->n - 4 + notes.hosts + notes.connections > fields / 2) return HEAD_FIELDS; /* a field held the separator */
+  if (notes.hosts > 1) return HEAD_HOST;
+  authority = notes.host;
+  u8 *t = AT(u8, target.at);
+  if (target.len && t[0] != '/' && t[0] != '*') { /* absolute-form: its authority overrides Host (RFC 9112 3.2.2) */
+    u32 i = 0, start;
+    while (i < target.len && t[i] != ':') t[i] = lower(t[i]), i++;
+    if (!(IS("http", t, i) || IS("https", t, i)) || i + 3 > target.len || t[i + 1] != '/' || t[i + 2] != '/') return HEAD_TARGET;
+    start = i += 3;
+    while (i < target.len && t[i] != '/' && t[i] != '?') i++;
+    authority = (text){target.at + start, i - start};
+    if (i == target.len) {
+      target = (text){ADDRESS("/"), 1};
+    } else if (t[i] == '?') { /* an empty path is "/" */
+      u32 rest = target.len - i, at = map_reserve(rest + 1);
+      *AT(u8, at) = '/', copy(at + 1, target.at + i, rest);
+      target = (text){at, rest + 1};
+    } else {
+      target = (text){target.at + i, target.len - i};
+    }
+  }
+  if (!authority_is_sound(AT(u8, authority.at), authority.len)) return HEAD_HOST;
+  if (!target_is_sound(AT(u8, target.at), target.len)) return HEAD_TARGET;
+  for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 4);
+  entry *E = AT(entry, M->entries);
+  E[0] = (entry){ADDRESS(":authority"), 10, authority.at, authority.len};
+  E[1] = (entry){ADDRESS(":path"), 5, target.at, target.len};
+  E[2] = (entry){ADDRESS(":method"), 7, method.at, method.len};
+  E[3] = (entry){ADDRESS(":scheme"), 7, scheme.at, scheme.len};
+  M->bytes += 29 + authority.len + target.len + method.len + scheme.len;
+  if (o->forwarded != FORWARDED_OFF) {
+    int replace = o->forwarded == FORWARDED_REPLACE;
+    if (peer.len) FORWARD(M, "x-forwarded-for", peer, replace, 1);
+    FORWARD(M, "x-forwarded-proto", scheme, replace, 0);
+    FORWARD(M, "x-forwarded-host", authority, replace, 0);
+  }
+  if (o->request_id != REQUEST_ID_OFF && id.len) {
+    int i = map_find(M, (const u8 *)"x-request-id", 12, 4);
+    if (i < 0 || o->request_id == REQUEST_ID_REPLACE || !request_id_is_sound(M, i)) FORWARD(M, "x-request-id", id, 1, 0);
+  }
+  add_via(M, o);
+  return HEAD_FINE | notes.said;
+}
+
+static void digits3(u32 status, u8 *to) {
+  to[0] = (u8)('0' + status / 100 % 10), to[1] = (u8)('0' + status / 10 % 10), to[2] = (u8)('0' + status % 10);
+}
+
+/* Scratch holds (name LF value LF)*. The maps of the response are made anew. */
+EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 options) {
+  const head_options *o = AT(head_options, options);
+  map *M = map_of(RESPONSE_HEADERS);
+  head_notes notes = {0};
+  scratch_reset();
+  place(size, fields);
+  M->n = 0, M->bytes = 0;
+  u32 code = stream.head.top;
+  digits3(status, AT(u8, code)), stream.head.top += 4; /* the room that `place` made */
+  map_point(M, ADDRESS(":status"), 7, code, 3);
+  int wrong = size ? take_fields(M, &notes, 0) : HEAD_FINE;
+  if (wrong) return (u32)wrong;
+  if (M->n - 1 + notes.connections > fields / 2) return HEAD_FIELDS;
+  for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 1);
+  if (o) add_via(M, o);
+  return HEAD_FINE | notes.said;
+}
+
+/* ---- Emitting ---- */
+static u8 *out, *out_end;
+
+static void put(u32 from, u32 n) {
+  if ((u32)(out_end - out) < n) __builtin_trap(); /* sized beforehand */
+  u8 *source = AT(u8, from);
+  if (n < 32)
+    for (u32 i = 0; i < n; i++) out[i] = source[i];
+  else
+    copy(ADDRESS(out), from, n);
+  out += n;
+}
+#define PUT(text) put(ADDRESS(text), sizeof(text) - 1)
+
+static void put_number(u64 n) {
+  u8 digits[20];
+  u32 i = 20;
+  do digits[--i] = (u8)('0' + n % 10), n /= 10;
+  while (n);
+  put(ADDRESS(digits + i), 20 - i);
+}
+
+/* Every content-length of the map must say the same number. */
+static int content_length(const map *M, u64 *length) { /* 1 found, 0 none, -1 nonsense */
+  int found = 0;
+  for (int i = -1; (i = map_find(M, (const u8 *)"content-length", 14, (u32)(i + 1))) >= 0;) {
+    entry e = AT(entry, M->entries)[i];
+    u64 n = 0;
+    if (!e.value_len || e.value_len > 18) return -1;
+    for (u32 j = 0; j < e.value_len; j++) {
+      u8 c = AT(u8, e.value)[j];
+      if (c < '0' || c > '9') return -1;
+      n = n * 10 + (c - '0');
+    }
+    if (found && n != *length) return -1;
+    found = 1, *length = n;
+  }
+  return found;
+}
+
+static int put_fields(const map *M, int upgrade) { /* all that is a field of its own and end-to-end */
+  for (u32 i = 0; i < M->n; i++) {
+    entry e = AT(entry, M->entries)[i];
+    u8 *k = AT(u8, e.key), *v = AT(u8, e.value);
+    if (e.key_len && k[0] == ':') continue;
+    if (!name_is_token(k, e.key_len)) return HEAD_NAME;
+    if (!value_is_clean(v, e.value_len)) return HEAD_VALUE;
+    if (is_hop(k, e.key_len) && !(upgrade && IS("upgrade", k, e.key_len))) continue;
+    if (IS("content-length", k, e.key_len) || IS("host", k, e.key_len)) continue;
+    put(e.key, e.key_len), PUT(": "), put(e.value, e.value_len), PUT("\r\n");
+  }
+  return HEAD_FINE;
+}
+
+static int pseudo(const map *M, const char *name, u32 n, entry *e) {
+  int i = map_find(M, (const u8 *)name, n, 0);
+  if (i < 0 || map_find(M, (const u8 *)name, n, (u32)i + 1) >= 0) return 0;
+  *e = AT(entry, M->entries)[i];
+  return 1;
+}
+
+enum { END_STREAM = 1, UPGRADE = 2, HEAD_REQUEST = 4, HTTP_10 = 8, CLOSE = 16 };
+enum { NO_BODY, SIZED, CHUNKED, UNTIL_CLOSE };
+/* The head lies at call.a[0], call.a[1] bytes; call.a[2] says the framing, call.a[4..5] the length, call.a[6] the status. */
+static void start_head(const map *M) {
+  u32 size = M->bytes + 4 * M->n + 512;
+  scratch_reset();
+  out = AT(u8, scratch(size)), out_end = out + size;
+  call.a[0] = ADDRESS(out);
+}
+static u32 finish_head(u32 framing, u64 length) {
+  PUT("\r\n");
+  call.a[1] = ADDRESS(out) - call.a[0], call.a[2] = framing, call.a[4] = (u32)length, call.a[5] = (u32)(length >> 32);
+  return HEAD_FINE;
+}
+
+EXPORT(emit_request) u32 emit_request(u32 flags) {
+  const map *M = map_of(REQUEST_HEADERS);
+  entry method, path, authority;
+  u64 length = 0;
+  if (!pseudo(M, ":method", 7, &method) || !name_is_token(AT(u8, method.value), method.value_len)) return HEAD_METHOD;
+  if (!pseudo(M, ":path", 5, &path) || !target_is_sound(AT(u8, path.value), path.value_len)) return HEAD_PATH;
+  if (IS("CONNECT", AT(u8, method.value), method.value_len)) return HEAD_METHOD;
+  if (path.value_len == 1 && *AT(u8, path.value) == '*' && !IS("OPTIONS", AT(u8, method.value), method.value_len)) return HEAD_PATH;
+  if (!pseudo(M, ":authority", 10, &authority) || !authority_is_sound(AT(u8, authority.value), authority.value_len))
+    return HEAD_AUTHORITY;
+  int sized = content_length(M, &length);
+  if (sized < 0) return HEAD_LENGTH;
+  start_head(M);
+  put(method.value, method.value_len), PUT(" "), put(path.value, path.value_len), PUT(" HTTP/1.1\r\nhost: ");
+  put(authority.value, authority.value_len), PUT("\r\n");
+  int wrong = put_fields(M, flags & UPGRADE);
+  if (wrong) return (u32)wrong;
+  if (flags & UPGRADE) PUT("connection: upgrade\r\n");
+  call.a[7] = method.value, call.a[8] = method.value_len;
+  if (flags & END_STREAM) { /* a body that did not come is a length of 0, where a length was said */
+    if (sized) PUT("content-length: 0\r\n");
+    return finish_head(NO_BODY, 0);
+  }
+  if (sized) {
+    PUT("content-length: "), put_number(length), PUT("\r\n");
+    return finish_head(SIZED, length);
+  }
+  PUT("transfer-encoding: chunked\r\n");
+  return finish_head(CHUNKED, 0);
+}
+
+typedef struct { u32 status, size; const char *reason; } reason;
+#define REASON(status, words) {status, sizeof(words) - 1, words}
+static const reason reasons[] = {
+    REASON(100, "Continue"), REASON(101, "Switching Protocols"), REASON(102, "Processing"), REASON(103, "Early Hints"),
+    REASON(200, "OK"), REASON(201, "Created"), REASON(202, "Accepted"), REASON(203, "Non-Authoritative Information"),
+    REASON(204, "No Content"), REASON(205, "Reset Content"), REASON(206, "Partial Content"), REASON(207, "Multi-Status"),
+    REASON(208, "Already Reported"), REASON(226, "IM Used"), REASON(300, "Multiple Choices"), REASON(301, "Moved Permanently"),
+    REASON(302, "Found"), REASON(303, "See Other"), REASON(304, "Not Modified"), REASON(305, "Use Proxy"),
+    REASON(307, "Temporary Redirect"), REASON(308, "Permanent Redirect"), REASON(400, "Bad Request"), REASON(401, "Unauthorized"),
+    REASON(402, "Payment Required"), REASON(403, "Forbidden"), REASON(404, "Not Found"), REASON(405, "Method Not Allowed"),
+    REASON(406, "Not Acceptable"), REASON(407, "Proxy Authentication Required"), REASON(408, "Request Timeout"),
+    REASON(409, "Conflict"), REASON(410, "Gone"), REASON(411, "Length Required"), REASON(412, "Precondition Failed"),
+    REASON(413, "Payload Too Large"), REASON(414, "URI Too Long"), REASON(415, "Unsupported Media Type"),
+    REASON(416, "Range Not Satisfiable"), REASON(417, "Expectation Failed"), REASON(421, "Misdirected Request"),
+    REASON(422, "Unprocessable Entity"), REASON(423, "Locked"), REASON(424, "Failed Dependency"), REASON(425, "Too Early"),
+    REASON(426, "Upgrade Required"), REASON(428, "Precondition Required"), REASON(429, "Too Many Requests"),
+    REASON(431, "Request Header Fields Too Large"), REASON(451, "Unavailable For Legal Reasons"),
+    REASON(500, "Internal Server Error"), REASON(501, "Not Implemented"), REASON(502, "Bad Gateway"),
+    REASON(503, "Service Unavailable"), REASON(504, "Gateway Timeout"), REASON(505, "HTTP Version Not Supported"),
+    REASON(506, "Variant Also Negotiates"), REASON(507, "Insufficient Storage"), REASON(508, "Loop Detected"),
+    REASON(510, "Not Extended"), REASON(511, "Network Authentication Required"),
+};
+
+/* The three digits of :status, or 0. */
+static u32 status_of(const map *M) {
+  entry e;
+  if (!pseudo(M, ":status", 7, &e) || e.value_len != 3) return 0;
+  u32 status = 0;
+  for (u32 i = 0; i < 3; i++) {
+    u8 c = AT(u8, e.value)[i];
+    if (c < '0' || c > '9') return 0;
+    status = status * 10 + (c - '0');
+  }
+  return status;
+}
+
+u8 date[29];
+
+EXPORT(emit_response) u32 emit_response(u32 flags) {
+  const map *M = map_of(RESPONSE_HEADERS);
+  u32 status = status_of(M);
+  u64 length = 0;
+  int interim = status >= 100 && status < 200 && status != 101;
+  if (status < 100 || (status == 101 && !(flags & UPGRADE))) return HEAD_STATUS;
+  int sized = content_length(M, &length);
+  if (sized < 0) return HEAD_LENGTH;
+  start_head(M);
+  PUT("HTTP/1.1 "), put_number(status), PUT(" ");
+  for (u32 i = 0; i < sizeof reasons / sizeof *reasons; i++)
+    if (reasons[i].status == status) {
+      put(ADDRESS(reasons[i].reason), reasons[i].size);
+      break;
+    }
+  PUT("\r\n");
+  int wrong = put_fields(M, status == 101);
+  if (wrong) return (u32)wrong;
+  call.a[6] = status;
+  if (status == 101) {
+    PUT("connection: upgrade\r\n");
+    return finish_head(NO_BODY, 0);
+  }
+  if (interim) return finish_head(NO_BODY, 0);
+  if (map_find(M, (const u8 *)"date", 4, 0) < 0) PUT("date: "), put(ADDRESS(date), sizeof date), PUT("\r\n");
+  u32 framing = NO_BODY, close = flags & CLOSE;
+  if (flags & HEAD_REQUEST || status == 304) { /* the length of the body that is not sent (RFC 9110 8.6) */
+    if (sized) PUT("content-length: "), put_number(length), PUT("\r\n");
+  } else if (status == 204) {
+  } else if (flags & END_STREAM) {
+    PUT("content-length: 0\r\n");
+  } else if (sized) {
+    framing = SIZED;
+    PUT("content-length: "), put_number(length), PUT("\r\n");
+  } else if (flags & HTTP_10) {
+    framing = UNTIL_CLOSE, close = CLOSE;
+  } else {
+    framing = CHUNKED;
+    PUT("transfer-encoding: chunked\r\n");
+  }
+  if (close) PUT("connection: close\r\n");
+  else if (flags & HTTP_10) PUT("connection: keep-alive\r\n");
+  call.a[3] = close ? 1 : 0;
+  return finish_head(framing, length);
+}
+
+/* ---- For Python ---- */
+EXPORT(map_set_pairs) u32 map_set_pairs(u32 m, u32 size) {
+  scratch_reset();
+  u32 block = scratch(size);
+  map_deserialize(map_of(m), block, size, m == REQUEST_HEADERS);
+  return OK;
+}
+EXPORT(new_stream) void new_stream(void) { scratch_reset(), reset_stream(); }
+/* Room for `size` bytes of scratch that Python is about to write; its address. */
+EXPORT(room) u32 room(u32 size) {
+  scratch_reset();
+  u32 at = scratch(size);
+  scratch_reset();
+  return at;
+}

@@ -1,0 +1,141 @@
+/* Header and trailer maps: ordered, with duplicates, names in lower case. */
+#include "core.h"
+
+struct stream stream;
+
+map *map_of(u32 m) { return &stream.head.maps[m]; }
+
+/* Live bytes to the front of the arena: edits leave dead ones behind. */
+static void compact(void) {
+  u32 offset[MAPS], total = 0, at = 0, arena = ADDRESS(stream.arena);
+  for (u32 m = 0; m < MAPS; m++) total += map_of(m)->bytes + map_of(m)->capacity * sizeof(entry) + 4;
+  u32 saved = scratch_top, base = scratch(total);
+  for (u32 m = 0; m < MAPS; m++) {
+    map *M = map_of(m);
+    at = (at + 3) & ~3u, offset[m] = at;
+    entry *from = AT(entry, M->entries), *to = AT(entry, base + at);
+    at += M->capacity * sizeof(entry);
+    for (u32 i = 0; i < M->n; i++) {
+      entry e = from[i];
+      copy(base + at, e.key, e.key_len), to[i].key = arena + at, to[i].key_len = e.key_len, at += e.key_len;
+      copy(base + at, e.value, e.value_len), to[i].value = arena + at, to[i].value_len = e.value_len, at += e.value_len;
+    }
+  }
+  stream.head.torn = 1; /* a fuel stop from here on leaves a stream that must not be used */
+  copy(arena, base, at);
+  for (u32 m = 0; m < MAPS; m++) map_of(m)->entries = arena + offset[m];
+  stream.head.top = arena + at, scratch_top = saved, stream.head.torn = 0;
+}
+
+/* After this, `size` bytes can be taken without anything moving. A stream that outgrows the arena ends the call: the limits
+ * of a VM (max_header_bytes) are far below it. */
+static void ensure(u32 size) {
+  u32 end = ADDRESS(stream.arena) + ARENA;
+  if (size <= ARENA && stream.head.top <= end - size) return;
+  compact();
+  if (size > ARENA || stream.head.top > end - size) __builtin_trap();
+}
+
+static u32 take(u32 from, u32 size) {
+  u32 at = stream.head.top;
+  copy(at, from, size), stream.head.top = at + size;
+  return at;
+}
+
+u32 map_reserve(u32 size) {
+  ensure(size);
+  u32 at = stream.head.top;
+  stream.head.top = at + size;
+  return at;
+}
+
+int map_find(const map *M, const u8 *key, u32 key_len, u32 from) {
+  const entry *E = AT(entry, M->entries);
+  for (u32 i = from; i < M->n; i++)
+    if (E[i].key_len == key_len && equal(AT(u8, E[i].key), key, key_len)) return (int)i;
+  return -1;
+}
+
+enum { FIRST_CAPACITY = 24 };
+
+static u32 growth(const map *M) { /* bytes that one more entry may take beside its text */
+  return M->n < M->capacity ? 0 : (M->capacity ? 2 * M->capacity : FIRST_CAPACITY) * sizeof(entry) + 4;
+}
+
+/* Pseudo headers stay in front of the others, as in Envoy's header map. */
+void map_point(map *M, u32 key, u32 key_len, u32 value, u32 value_len) {
+  if (M->n == M->capacity) { /* the callers have ensured the room */
+    u32 capacity = M->capacity ? 2 * M->capacity : FIRST_CAPACITY, at = (stream.head.top + 3) & ~3u;
+    stream.head.top = at + capacity * sizeof(entry);
+    copy(at, M->entries, M->n * sizeof(entry));
+    M->entries = at, M->capacity = capacity;
+  }
+  entry *E = AT(entry, M->entries);
+  u32 i = M->n;
+  if (key_len && *AT(u8, key) == ':') {
+    for (i = 0; i < M->n && E[i].key_len && *AT(u8, E[i].key) == ':';) i++;
+    copy(ADDRESS(E + i + 1), ADDRESS(E + i), (M->n - i) * sizeof(entry));
+  }
+  E[i] = (entry){key, key_len, value, value_len}, M->n++, M->bytes += key_len + value_len;
+}
+
+void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len) {
+  ensure(key_len + value_len + growth(M));
+  u32 kept = take(key, key_len);
+  for (u8 *p = AT(u8, kept), *end = p + key_len; p < end; p++) *p = lower(*p);
+  map_point(M, kept, key_len, take(value, value_len), value_len);
+}
+
+void map_join_value(map *M, u32 i, u32 value, u32 value_len) {
+  u32 old_len = AT(entry, M->entries)[i].value_len, size = old_len + 1 + value_len;
+  ensure(size);
+  entry *e = AT(entry, M->entries) + i;
+  u32 at = take(e->value, old_len);
+  *AT(u8, stream.head.top++) = ',';
+  take(value, value_len);
+  e->value = at, e->value_len = size, M->bytes += 1 + value_len;
+}
+
+void map_remove_at(map *M, u32 i) {
+  entry *E = AT(entry, M->entries);
+  M->bytes -= E[i].key_len + E[i].value_len;
+  copy(ADDRESS(E + i), ADDRESS(E + i + 1), (M->n - i - 1) * sizeof(entry)), M->n--; /* no loop: a fuel stop cannot come between */
+}
+
+void map_clear(map *M) { M->n = 0, M->bytes = 0; }
+
+/* u32 count; count times (u32 key length, u32 value length); then key NUL value NUL, in order. */
+u32 map_serialize(const map *M, u32 *size) {
+  *size = 4 + 10 * M->n + M->bytes;
+  u32 block = scratch(*size), *lengths = AT(u32, block), at = block + 4 + 8 * M->n;
+  *lengths++ = M->n;
+  for (u32 i = 0; i < M->n; i++) {
+    entry e = AT(entry, M->entries)[i];
+    *lengths++ = e.key_len, *lengths++ = e.value_len;
+    copy(at, e.key, e.key_len), at += e.key_len, *AT(u8, at++) = 0;
+    copy(at, e.value, e.value_len), at += e.value_len, *AT(u8, at++) = 0;
+  }
+  return block;
+}
+
+/* proxy-wasm-cpp-host's limits: 1 MiB and 1,024 pairs; short, over-long or unterminated blocks decode to nothing. */
+enum { PAIRS_BYTES = 1 << 20, PAIRS_COUNT = 1024 };
+
+void map_deserialize(map *M, u32 from, u32 size, int request) {
+  map_clear(M);
+  if (size < 4 || size > PAIRS_BYTES) return;
+  u32 n = *AT(u32, from), *lengths = AT(u32, from + 4);
+  if (n > PAIRS_COUNT || 4 + (u64)8 * n > size) return;
+  u64 at = 4 + 8 * n;
+  for (u32 i = 0; i < n; i++) {
+    u64 key = at, value = key + lengths[2 * i] + 1, next = value + lengths[2 * i + 1] + 1;
+    if (next > size || *AT(u8, from + (u32)value - 1) || *AT(u8, from + (u32)next - 1)) return map_clear(M);
+    u32 k = from + (u32)key, k_len = lengths[2 * i];
+    if (request && IS("host", k, k_len))
+      map_add(M, ADDRESS(":authority"), 10, from + (u32)value, lengths[2 * i + 1]);
+    else
+      map_add(M, k, k_len, from + (u32)value, lengths[2 * i + 1]);
+    at = next;
+  }
+  if (at != size) map_clear(M);
+}

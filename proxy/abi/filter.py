@@ -1,0 +1,117 @@
+"""What the chain knows of a filter, whatever its ABI."""
+
+from typing import Any, Final, NamedTuple, Protocol
+
+from proxy.abi.memory import Region
+from proxy.telemetry.stream import StreamInfo
+
+CONTINUE: Final = 0
+PAUSE: Final = 1
+
+ACTION: Final = 0xFF
+"""The low byte of a callback's result is its action; above it stand what the filter asked for meanwhile."""
+LOGS: Final = 1 << 8
+LOCAL_REPLY: Final = 1 << 9
+CONTINUE_REQUEST: Final = 1 << 10
+CONTINUE_RESPONSE: Final = 1 << 11
+CLOSE_REQUEST: Final = 1 << 12
+CLOSE_RESPONSE: Final = 1 << 13
+BODY: Final = 1 << 14
+ROUTE: Final = 1 << 16
+FAILED: Final = 1 << 17
+"""The filter is gone and its policy is fail closed."""
+
+
+class LocalReply(NamedTuple):
+    """A response made here instead of upstream (proxy_send_local_response)."""
+
+    status: int
+    details: str
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    grpc_status: int | None
+
+
+class StreamHost(Protocol):
+    """A stream as its filters see it."""
+
+    region: Region
+    info: StreamInfo
+    properties: dict[bytes, bytes]
+    attributes: dict[str, Any]
+
+    def resume(self, filter_: "StreamFilter", direction: int) -> None:
+        """Continue what the filter paused: 0 the request, 1 the response. Called outside of the filter's callbacks."""
+
+    def reply(self, filter_: "StreamFilter", reply: LocalReply) -> None:
+        """A local reply that a filter made outside of its own callbacks."""
+
+    def reset(self) -> None:
+        """The filter closes the stream."""
+
+
+class StreamFilter(Protocol):
+    """One filter's part in one stream. Callbacks return an action and flags; they never raise."""
+
+    body: bytes
+    """What a body callback left; valid when its result has BODY."""
+    local_reply: LocalReply | None
+    """Valid when a result has LOCAL_REPLY."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stops_iteration_on_headers(self) -> bool:
+        """Pausing on headers holds the headers alone (allow_on_headers_stop_iteration)."""
+
+    @property
+    def body_limit(self) -> int:
+        """Most bytes held while this filter pauses on a body."""
+
+    @property
+    def pause_seconds(self) -> float:
+        """Longest time for which it may pause."""
+
+    @property
+    def down(self) -> bool:
+        """Its VM is gone: no callback of it will run any more."""
+
+    def request_headers(self, end_stream: bool) -> int: ...
+    def request_body(self, data: bytes, end_stream: bool) -> int: ...
+    def response_headers(self, end_stream: bool) -> int: ...
+    def response_body(self, data: bytes, end_stream: bool) -> int: ...
+
+    @property
+    def fails_open(self) -> bool:
+        """Its on_failure: go on without it."""
+
+    def overdue(self) -> None:
+        """It has held the stream longer than it may: to be logged and counted."""
+
+    def continued(self, direction: int) -> None:
+        """The chain has released what this filter held: its maps of that direction close."""
+
+    def finish(self) -> None:
+        """The stream is over: log, done, delete."""
+
+
+class Callbacks(NamedTuple):
+    """Which callbacks a filter has: the chain calls no others."""
+
+    request_headers: bool
+    request_body: bool
+    response_headers: bool
+    response_body: bool
+    finish: bool
+
+
+class FilterFactory(Protocol):
+    """One configured filter in one worker."""
+
+    name: str
+    callbacks: Callbacks
+
+    def open(self, stream: StreamHost) -> StreamFilter | None:
+        """A filter for a new stream; None: this filter takes no part (it is down, and fails open)."""
+

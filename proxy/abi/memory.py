@@ -1,0 +1,411 @@
+"""The stream memory: where the heads of the running stream live, and what the server and the chain do with them.
+
+It is the linear memory of the ABI core (core/), shared by the stores of a worker. One stream at a time is live in it; the
+others wait as snapshots. The server loads a head from a parser's fields and gets a head's bytes back; filters edit in
+between, inside Wasm.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from email.utils import formatdate
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+import wasmtime
+
+from proxy.wasm import capi
+from proxy.wasm.capi import ffi, lib
+from proxy.wasm.engine import Engine
+from proxy.wasm.store import Store
+
+PAGES: Final = (1024, 32768)
+"""Least and most pages of the stream memory: core/build.py links with the same. Untouched pages take no RAM."""
+
+REQUEST_HEADERS: Final = 0
+REQUEST_TRAILERS: Final = 1
+RESPONSE_HEADERS: Final = 2
+RESPONSE_TRAILERS: Final = 3
+
+END_STREAM: Final = 1
+UPGRADE: Final = 2
+HEAD_REQUEST: Final = 4
+HTTP_10: Final = 8
+CLOSE: Final = 16
+
+SAID_EXPECT: Final = 1 << 8
+SAID_UPGRADE: Final = 1 << 9
+
+FRAMING_NONE: Final = 0
+FRAMING_LENGTH: Final = 1
+FRAMING_CHUNKED: Final = 2
+FRAMING_CLOSE: Final = 3
+
+PLENTY: Final = 1 << 62
+"""Fuel for the core's own work outside of a filter's call: bounded by the size of a head, not by a budget."""
+
+REASONS: Final = (
+    "",
+    "a header field is not well-formed",
+    "the Host header is missing, repeated or not a host",
+    "the request target is not well-formed",
+    "the method is not a token, or not one that is forwarded",
+    "the path is not well-formed",
+    "the authority is not a host",
+    "a header name is not a token",
+    "a header value has control characters or an unknown expectation",
+    "the status is not three digits",
+    "the content-length is not one number",
+    "the head has too many Connection fields",
+    "the protocol is not known",
+)
+HEAD_WORDS: Final = 3
+"""Words of stream_head before its maps."""
+
+HEAD_METHOD, HEAD_PATH, HEAD_AUTHORITY, HEAD_NAME, HEAD_VALUE, HEAD_STATUS, HEAD_LENGTH = 4, 5, 6, 7, 8, 9, 10
+
+
+class HeadError(Exception):
+    """A head that must not be forwarded. `reason` is a short text without any of its bytes; `code` is one of HEAD_*."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(REASONS[code])
+        self.code = code
+        self.reason = REASONS[code]
+
+
+class Head(NamedTuple):
+    """The bytes of an HTTP/1.1 head, and how the body behind it is framed."""
+
+    data: bytes
+    framing: int
+    """FRAMING_NONE, _LENGTH, _CHUNKED, or _CLOSE: the body ends with the connection."""
+    length: int
+    """Bytes of the body; for FRAMING_LENGTH."""
+    status: int
+    close: bool
+    """The head says `connection: close`."""
+
+
+class Region:
+    """One stream's part of the memory while another stream is live in it."""
+
+    __slots__ = ("snapshot",)
+
+    def __init__(self) -> None:
+        self.snapshot = b""
+
+
+class HeadOptions(NamedTuple):
+    """How a listener wants its heads."""
+
+    forwarded: str = "append"
+    request_id: str = "keep"
+    via: str | None = "penstock"
+    scheme: str = "http"
+
+
+class Layout(NamedTuple):
+    """Addresses in the stream memory, as the core tells them."""
+
+    scratch: int
+    stream: int
+    arena: int
+    call: int
+    arguments: int
+    buffers: int
+    time: int
+    reply: int
+    logs: int
+    date: int
+    persistent: int
+    persistent_size: int
+    vm_size: int
+    arena_size: int
+    readable: int
+    effective: int
+    scratch_top: int
+
+
+EMPTY_LINK: Final = """
+(module
+  (func (export "read") (param i32 i32 i32) (result i32) (i32.const 6))
+  (func (export "write") (param i32 i32 i32) (result i32) (i32.const 6))
+  (func (export "store") (param i32 i32) (result i32) (i32.const 6))
+  (func (export "check") (param i32 i32) (result i32) (i32.const 6))
+  (func (export "allocate") (param i32) (result i32) (i32.const 0))
+  (func (export "callback") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 0)))
+"""
+"""What stands where a filter would be, in the store that only loads and emits heads."""
+
+
+def memory_type() -> wasmtime.MemoryType:
+    return wasmtime.MemoryType(wasmtime.Limits(*PAGES), shared=True)
+
+
+class StreamMemory:
+    """One for each worker. `core` and `empty_link` are modules of the engine: core/core.wasm and EMPTY_LINK."""
+
+    def __init__(self, engine: Engine, core: wasmtime.Module, empty_link: wasmtime.Module) -> None:
+        self.engine = engine
+        self.core = core
+        self.store = Store(engine, memory_limit=0, deadline=3600.0, host=self.no_host)
+        self.store.set_fuel(PLENTY)
+        self.buffer = engine.memory()
+        link = self.store.instantiate(empty_link, [])
+        instance = self.store.instantiate(core, self.core_imports(self.store, link))
+        address = self.store.call(self.store.function(instance, "layout"))
+        self.at = Layout(*struct.unpack_from("<17I", self.buffer, address))
+        self.context = self.store.context
+        self.trap = self.store.trap
+        self.values = ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
+        self.functions = {
+            name: self.store.function(instance, name)
+            for name in ("load_request", "load_response", "emit_request", "emit_response", "map_set_pairs", "new_stream", "room", "prepare")
+        }  # fmt: skip
+        self.load_request_function = self.functions["load_request"]
+        self.load_response_function = self.functions["load_response"]
+        self.emit_request_function = self.functions["emit_request"]
+        self.emit_response_function = self.functions["emit_response"]
+        self.persistent_top = self.at.persistent
+        self.live: Region | None = None
+        self.top = struct.Struct("<I")
+        self.head_result = struct.Struct("<4IQI")
+        self.set_date(0.0)
+
+    def core_imports(self, store: Store, link: Any) -> list[Any]:
+        """The imports of a core instance in `store`, linked to a filter by `link`."""
+        found: list[Any] = []
+        for item in self.core.imports:
+            if item.module == "env":
+                found.append(store.shared_memory())
+            elif item.module == "host":
+                found.append(store.host_function())
+            else:
+                found.append(store.export(link, item.name or ""))
+        return found
+
+    def no_host(self, operation: int) -> int:
+        raise AssertionError(f"the core asked for operation {operation} outside of a filter")
+
+    # ---- Memory ----
+
+    def keep(self, data: bytes, align: int = 8) -> int:
+        """Put `data` into the part of the memory that lasts; its address. Raises MemoryError when it is full."""
+        address = -(-self.persistent_top // align) * align
+        if address + len(data) > self.at.persistent + self.at.persistent_size:
+            raise MemoryError("the stream memory has no room left for filters' records")
+        self.persistent_top = address + len(data)
+        self.buffer[address : address + len(data)] = data
+        return address
+
+    def write_scratch(self, data: bytes) -> None:
+        """`data` to where the core looks for its input."""
+        start = self.at.scratch
+        end = start + len(data)
+        if end > len(self.buffer):
+            self.room(len(data))
+        self.buffer[start:end] = data
+
+    def room(self, size: int) -> None:
+        """Grow the memory so that scratch holds `size` bytes."""
+        self.store.call(self.functions["room"], size)
+        self.buffer = self.engine.memory()
+
+    def bytes_at(self, address: int, size: int) -> bytes:
+        if address + size > len(self.buffer):
+            self.buffer = self.engine.memory()
+        data: bytes = self.buffer[address : address + size]
+        return data
+
+    def words_at(self, address: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"<{count}I", self.buffer, address)
+
+    def set_date(self, now: float) -> None:
+        """The Date of responses that have none (RFC 9110 6.6.1); call it once a second with time.time()."""
+        date = self.at.date
+        self.buffer[date : date + 29] = formatdate(now, usegmt=True).encode()
+
+    # ---- Which stream is live ----
+
+    def begin(self) -> Region:
+        """A new stream's region, live. Load its request next."""
+        if self.live is not None:
+            self.save(self.live)
+        self.live = Region()
+        return self.live
+
+    def begin_empty(self) -> Region:
+        """A new stream without any head: for what a filter does outside of streams."""
+        region = self.begin()
+        self.store.call(self.functions["new_stream"])
+        return region
+
+    def attach(self, region: Region) -> None:
+        """Make `region` the live one."""
+        live = self.live
+        if live is region:
+            return
+        if live is not None:
+            self.save(live)
+        self.live = region
+        snapshot = region.snapshot
+        start = self.at.stream
+        self.buffer[start : start + len(snapshot)] = snapshot
+
+    def save(self, region: Region) -> None:
+        start = self.at.stream
+        top: int = self.top.unpack_from(self.buffer, start)[0]
+        region.snapshot = self.buffer[start:top]
+
+    def release(self, region: Region) -> None:
+        """The stream is over; its bytes need not be kept."""
+        if self.live is region:
+            self.live = None
+        region.snapshot = b""
+
+    # ---- Heads ----
+
+    def options(self, options: HeadOptions) -> int:
+        """Keep a listener's options; the handle for `load_request` and `load_response`."""
+        via = f"1.1 {options.via}".encode() if options.via else b""
+        scheme = options.scheme.encode()
+        texts = self.keep(via + scheme)
+        modes = {"off": 0, "append": 1, "replace": 2}[options.forwarded], {"off": 0, "keep": 1, "replace": 2}[options.request_id]
+        return self.keep(struct.pack("<6I", *modes, texts, len(via), texts + len(via), len(scheme)))
+
+    def load_request(
+        self, fields: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, options: int, peer: bytes, request_id: bytes
+    ) -> int:
+        """Start the live stream with a request head.
+
+        `fields` as the parser gives them; the core drops what is hop-by-hop, makes the pseudo headers and adds what
+        `options` say. Returns SAID_* bits. Raises HeadError.
+        """
+        data = b"\n".join([method, target, peer, request_id, *chain.from_iterable(fields)])
+        start = self.at.scratch
+        self.buffer[start : start + len(data)] = data
+        values = self.values
+        values[0] = len(data)
+        values[4] = 4 + 2 * len(fields)
+        values[8] = options
+        if lib.wasmtime_func_call_unchecked(self.context, self.load_request_function, values, 3, self.trap) or self.trap[0]:
+            raise self.broken()
+        result: int = values[0]
+        if result & 0xFF:
+            raise HeadError(result & 0xFF)
+        return result
+
+    def load_response(self, status: int, fields: Sequence[tuple[bytes, bytes]], options: int = 0) -> int:
+        """The head of the response of the live stream; SAID_* bits. `options` 0 adds nothing. Raises HeadError."""
+        data = b"\n".join([*chain.from_iterable(fields)])
+        start = self.at.scratch
+        self.buffer[start : start + len(data)] = data
+        values = self.values
+        values[0] = status
+        values[4] = len(data)
+        values[8] = 2 * len(fields)
+        values[12] = options
+        if lib.wasmtime_func_call_unchecked(self.context, self.load_response_function, values, 4, self.trap) or self.trap[0]:
+            raise self.broken()
+        result: int = values[0]
+        if result & 0xFF:
+            raise HeadError(result & 0xFF)
+        return result
+
+    def emit_request(self, flags: int) -> Head:
+        """The live stream's request as bytes for an HTTP/1.1 upstream. `flags`: END_STREAM, UPGRADE. Raises HeadError."""
+        return self.emit(self.emit_request_function, flags)
+
+    def emit_response(self, flags: int) -> Head:
+        """The live stream's response as bytes. `flags`: END_STREAM, UPGRADE, HEAD_REQUEST, HTTP_10, CLOSE. Raises HeadError."""
+        return self.emit(self.emit_response_function, flags)
+
+    def emit(self, function: Any, flags: int) -> Head:
+        values = self.values
+        values[0] = flags
+        if lib.wasmtime_func_call_unchecked(self.context, function, values, 1, self.trap) or self.trap[0]:
+            raise self.broken()
+        if values[0]:
+            raise HeadError(values[0])
+        address, size, framing, close, length, status = self.head_result.unpack_from(self.buffer, self.at.arguments)
+        return Head(self.bytes_at(address, size), framing, length, status, close != 0)
+
+    def broken(self) -> RuntimeError:
+        """The core itself failed outside of a filter: a defect, never a peer's doing."""
+        return RuntimeError(f"the ABI core stopped: {self.store.fault(ffi.NULL) if self.trap[0] else 'no trap'}")
+
+    def entries(self, map_: int) -> Iterator[tuple[int, int, int, int]]:
+        """(key address, key size, value address, value size) of a map of the live stream.
+
+        Read from here and not by the core: filters' host calls need it while a core instance runs, and all of them share
+        one stack.
+        """
+        address, count = struct.unpack_from("<2I", self.buffer, self.at.stream + HEAD_WORDS * 4 + map_ * 16)
+        return struct.iter_unpack("<4I", self.buffer[address : address + 16 * count])
+
+    def get(self, map_: int, name: bytes) -> bytes | None:
+        """The first value of `name` (lower case) in a map of the live stream."""
+        buffer = self.buffer
+        for key, key_size, value, size in self.entries(map_):
+            if key_size == len(name) and buffer[key : key + key_size] == name:
+                found: bytes = buffer[value : value + size]
+                return found
+        return None
+
+    def pairs(self, map_: int) -> list[tuple[bytes, bytes]]:
+        """All of a map of the live stream, in order."""
+        buffer = self.buffer
+        return [(buffer[k : k + n], buffer[v : v + size]) for k, n, v, size in self.entries(map_)]
+
+    def torn(self) -> bool:
+        """Did a stop in the middle of moving entries leave the live stream unusable? (core/maps.c, `compact`)"""
+        return self.words_at(self.at.stream + 8, 1)[0] != 0
+
+    def take_scratch(self, size: int) -> int:
+        """Scratch for an answer to the running host call, behind what the core has put there; its address."""
+        top = self.words_at(self.at.scratch_top, 1)[0]
+        address = (top + 7) & ~7
+        if address + size > len(self.buffer):
+            self.engine.grow_memory(address + size - len(self.buffer))
+            self.buffer = self.engine.memory()
+        struct.pack_into("<I", self.buffer, self.at.scratch_top, address + size)
+        return address
+
+    def set_pairs(self, map_: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Make a map of the live stream anew."""
+        block = encode_pairs(list(pairs))
+        self.write_scratch(block)
+        self.store.call(self.functions["map_set_pairs"], map_, len(block))
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def encode_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The ABI's pair block (proxy-wasm spec v0.2.1, "Serialization")."""
+    lengths = [len(text) for pair in pairs for text in pair]
+    return struct.pack(f"<{1 + len(lengths)}I", len(pairs), *lengths) + b"".join(
+        text + b"\0" for pair in pairs for text in pair
+    )
+
+
+def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]] | None:
+    """The pairs of a block; None if it is not well-formed. Limits as proxy-wasm-cpp-host's: 1 MiB, 1,024 pairs."""
+    if not block:
+        return []
+    if not 4 <= len(block) <= 1 << 20:
+        return None
+    count = int.from_bytes(block[:4], "little")
+    if count > 1024 or 4 + 8 * count > len(block):
+        return None
+    lengths = struct.unpack_from(f"<{2 * count}I", block, 4)
+    at = 4 + 8 * count
+    texts = []
+    for length in lengths:
+        if at + length >= len(block) or block[at + length]:
+            return None
+        texts.append(block[at : at + length])
+        at += length + 1
+    if at != len(block):
+        return None
+    return list(zip(texts[::2], texts[1::2], strict=True))

@@ -1,0 +1,193 @@
+"""The host functions that Python answers: what is rare, or needs the worker around the VM.
+
+The core has checked the filter's pointers and copied its arguments into the stream memory; here they are (address, size)
+pairs in its call block. Answers go back the same way. Nothing here touches a filter's memory. Every call is charged fuel for
+the time it takes in Python, so that fuel stays a bound on time.
+"""
+
+import os
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from proxy.abi.proxy_wasm.properties import NullPropertyError, get
+from proxy.telemetry.logging import limited
+
+if TYPE_CHECKING:
+    from proxy.abi.proxy_wasm.plugin import Context, VmSlot
+
+log = structlog.get_logger("filter")
+
+OK: Final = 0
+NOT_FOUND: Final = 1
+BAD_ARGUMENT: Final = 2
+EMPTY: Final = 7
+INTERNAL_FAILURE: Final = 10
+UNIMPLEMENTED: Final = 12
+
+STATUS_NAMES: Final = (
+    "Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure", "BadExpression", "InvalidMemoryAccess", "Empty",
+    "CasMismatch", "ResultMismatch", "InternalFailure", "BrokenConnection", "Unimplemented",
+)  # fmt: skip
+
+FUNCTION_NAMES: Final = (
+    "proxy_log", "proxy_get_header_map_value", "proxy_add_header_map_value", "proxy_replace_header_map_value",
+    "proxy_remove_header_map_value", "proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_header_map_size",
+    "proxy_get_buffer_bytes", "proxy_set_buffer_bytes", "proxy_get_buffer_status", "proxy_send_local_response",
+    "proxy_continue_stream", "proxy_close_stream", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
+    "proxy_get_metric", "proxy_get_property", "proxy_set_property", "proxy_set_tick_period_milliseconds",
+    "proxy_set_effective_context", "proxy_done", "proxy_get_status", "proxy_get_current_time_nanoseconds",
+    "proxy_get_configuration", "proxy_get_log_level", "proxy_clear_route_cache", "proxy_http_call", "proxy_grpc_call",
+    "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close", "proxy_get_shared_data",
+    "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue", "proxy_enqueue_shared_queue",
+    "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
+)  # fmt: skip
+"""Position = number in core/abi.c."""
+
+PENDING: Final = frozenset({
+    "proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
+    "proxy_get_shared_data", "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue",
+    "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
+    "proxy_set_tick_period_milliseconds", "proxy_get_status", "proxy_done", "proxy_set_effective_context",
+})  # fmt: skip
+"""Functions that link and answer 12 (Unimplemented). Loading a filter that imports one warns."""
+
+CALL_FUEL: Final = 20_000
+"""Fuel for one call into Python: about what its microseconds would have cost in guest code."""
+BYTE_FUEL: Final = 1
+
+(TIME, RANDOM, GET_PROPERTY, SET_PROPERTY, DEFINE_METRIC, RECORD_HISTOGRAM, SET_TICK, SET_EFFECTIVE, DONE, GET_STATUS,
+ HTTP_CALL, GRPC_CALL, GRPC_STREAM, GRPC_SEND, GRPC_CANCEL, GRPC_CLOSE, GET_SHARED, SET_SHARED, REGISTER_QUEUE, RESOLVE_QUEUE,
+ ENQUEUE, DEQUEUE, FOREIGN, ERROR, CLEAR_ROUTE, EXIT) = range(26)  # fmt: skip
+
+MOST_RANDOM: Final = 64 << 10
+MOST_PROPERTY: Final = 64 << 10
+MOST_METRIC_NAME: Final = 512
+
+
+class Host:
+    """Answers the calls of one VM. `slot.running` is the context whose callback runs."""
+
+    def __init__(self, slot: "VmSlot") -> None:
+        self.slot = slot
+        self.memory = slot.memory
+        self.operations = {
+            TIME: self.get_time,
+            RANDOM: self.get_random,
+            GET_PROPERTY: self.get_property,
+            SET_PROPERTY: self.set_property,
+            DEFINE_METRIC: self.define_metric,
+            RECORD_HISTOGRAM: self.record_histogram,
+            ERROR: self.note_error,
+            CLEAR_ROUTE: self.clear_route,
+            EXIT: self.exit,
+        }
+
+    def __call__(self, operation: int) -> int:
+        vm = self.slot.vm
+        if vm is not None:
+            vm.store.charge(CALL_FUEL)
+        answer = self.operations.get(operation)
+        return UNIMPLEMENTED if answer is None else answer()
+
+    # ---- Arguments and answers ----
+
+    def words(self, count: int) -> tuple[int, ...]:
+        return self.memory.words_at(self.memory.at.arguments, count)
+
+    def text(self, index: int) -> bytes:
+        """The bytes of argument pair `index`."""
+        address, size = struct.unpack_from("<2I", self.memory.buffer, self.memory.at.arguments + 8 * index)
+        return self.memory.bytes_at(address, size)
+
+    def answer(self, data: bytes) -> int:
+        """`data` as the call's result, in scratch behind everything that the core has put there."""
+        vm = self.slot.vm
+        if vm is not None:
+            vm.store.charge(BYTE_FUEL * len(data))
+        address = self.memory.take_scratch(len(data))
+        self.memory.buffer[address : address + len(data)] = data
+        self.set_words(address, len(data))
+        return OK
+
+    def set_words(self, *words: int) -> None:
+        start = self.memory.at.arguments
+        data = struct.pack(f"<{len(words)}I", *words)
+        self.memory.buffer[start : start + len(data)] = data
+
+    @property
+    def context(self) -> "Context":
+        """The context that host functions act on."""
+        return self.slot.running
+
+    # ---- Operations ----
+
+    def get_time(self) -> int:
+        start = self.memory.at.time
+        self.memory.buffer[start : start + 8] = struct.pack("<Q", time.time_ns())
+        return OK
+
+    def get_random(self) -> int:
+        address, size = self.words(2)
+        if size > MOST_RANDOM:
+            return BAD_ARGUMENT
+        self.memory.buffer[address : address + size] = os.urandom(size)
+        return OK
+
+    def get_property(self) -> int:
+        try:
+            value = get(self.context, self.text(0))
+        except NullPropertyError:
+            return 3
+        return NOT_FOUND if value is None else self.answer(value)
+
+    def set_property(self) -> int:
+        path, value = self.text(0), self.text(1)
+        stream = self.context.stream
+        if stream is None:
+            return NOT_FOUND
+        held = sum(len(k) + len(v) for k, v in stream.properties.items())
+        if held + len(path) + len(value) > MOST_PROPERTY:
+            return INTERNAL_FAILURE
+        stream.properties[path] = value
+        return OK
+
+    def define_metric(self) -> int:
+        kind, address, size = self.words(3)
+        if size > MOST_METRIC_NAME:
+            return BAD_ARGUMENT
+        name = self.memory.bytes_at(address, size).decode("utf-8", "backslashreplace")
+        metric = self.context.plugin.metrics.define(kind, name)
+        if metric is None:
+            return INTERNAL_FAILURE
+        self.set_words(metric)
+        return OK
+
+    def record_histogram(self) -> int:
+        metric, low, high = self.words(3)
+        self.context.plugin.metrics.sample(metric, low | high << 32)
+        return OK
+
+    def note_error(self) -> int:
+        """A host function answered with an error: count it, and say so to the filter's author at level debug."""
+        function, status = self.memory.words_at(self.memory.at.arguments + 40, 2)
+        plugin = self.context.plugin
+        plugin.count_error(FUNCTION_NAMES[function], STATUS_NAMES[status])
+        if not limited(("host_call_refused", plugin.name), 10):
+            log.debug(
+                "host_call_refused", filter=plugin.name, function=FUNCTION_NAMES[function], status=STATUS_NAMES[status]
+            )
+        return OK
+
+    def clear_route(self) -> int:
+        """Routes are chosen after the chain by the final head, so there is nothing to clear."""
+        return OK
+
+    def exit(self) -> int:
+        vm = self.slot.vm
+        if vm is not None:
+            (vm.exited,) = self.words(1)
+        log.info("proc_exit", filter=self.context.plugin.name, code=vm.exited if vm is not None else None)
+        return OK

@@ -1,0 +1,217 @@
+"""From a filter's file to what a worker instantiates, in two steps.
+
+`prepare` runs once, in the process that starts the workers: it reads the files, checks them, writes the modules that link
+them to the core, and compiles (in children, through the cache). `Loader` runs in each worker: it deserialises.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+import wasmtime
+
+from proxy.abi.memory import EMPTY_LINK, StreamMemory, memory_type
+from proxy.abi.proxy_wasm.host import PENDING
+from proxy.abi.proxy_wasm.inspect import check_limits, inspect_bytes
+from proxy.abi.proxy_wasm.link import LINK, bridge_text, exported_callbacks, stubs_text
+from proxy.abi.proxy_wasm.vm import Compiled
+from proxy.config.model import Filter
+from proxy.wasm.cache import CompileErrors, load_or_compile
+from proxy.wasm.compile import Request
+from proxy.wasm.engine import Engine
+from proxy.wasm.module import Module, ModuleError, read
+
+log = structlog.get_logger("filter")
+
+CORE: Final = Path(__file__).parents[1] / "core" / "core.wasm"
+
+
+class LoadProblem(NamedTuple):
+    """Why a filter cannot be loaded: the filter's place in the config, the key at fault, what is wrong, what to write."""
+
+    filter: int
+    key: str
+    problem: str
+    mend: str
+
+
+class LoadError(Exception):
+    """One or more filters cannot be loaded."""
+
+    def __init__(self, problems: Sequence[LoadProblem]) -> None:
+        super().__init__("; ".join(f"{problem.problem}; {problem.mend}" for problem in problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFilter:
+    """A filter's outline and its modules' serialised code."""
+
+    filter: Filter
+    outline: Module
+    abi: str
+    digest: str
+    guest: bytes
+    bridge: bytes
+    stubs: bytes | None
+    memory_export: str
+    start_export: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that workers need: the core's modules and the filters'."""
+
+    core: bytes
+    link: bytes
+    empty_link: bytes
+    filters: tuple[PreparedFilter, ...]
+
+
+class Draft(NamedTuple):
+    index: int
+    filter: Filter
+    outline: Module
+    abi: str
+    digest: str
+    modules: list[bytes]
+    has_stubs: bool
+    memory_export: str
+    start_export: str | None
+
+
+def prepare(filters: Sequence[Filter]) -> Prepared:
+    """Check and compile all filters. Raises LoadError with every problem of every filter.
+
+    Leaves no threads behind: the caller may fork.
+    """
+    problems: list[LoadProblem] = []
+    drafts = [draft for i, filter_ in enumerate(filters) if (draft := outline(i, filter_, problems)) is not None]
+    own = [CORE.read_bytes(), bytes(wasmtime.wat2wasm(LINK)), bytes(wasmtime.wat2wasm(EMPTY_LINK))]
+    requests = [Request(wasm) for wasm in own]
+    places: list[int | None] = [None, None, None]
+    for draft in drafts:
+        limits = draft.filter.limits
+        for module in draft.modules:
+            requests.append(Request(module, seconds=limits.compile_time, memory=limits.compile_memory))
+            places.append(draft.index)
+    try:
+        codes = load_or_compile(requests)
+    except CompileErrors as errors:
+        for at, failure in errors.failures.items():
+            place = places[at]
+            if place is None:
+                raise
+            problems.append(LoadProblem(place, "wasm", failure.reason, failure.mend))
+        codes = []
+    if problems:
+        raise LoadError(problems)
+    rest = iter(codes[3:])
+    prepared = []
+    for draft in drafts:
+        guest, bridge = next(rest), next(rest)
+        stubs = next(rest) if draft.has_stubs else None
+        prepared.append(
+            PreparedFilter(
+                draft.filter, draft.outline, draft.abi, draft.digest, guest, bridge, stubs, draft.memory_export,
+                draft.start_export,
+            )
+        )  # fmt: skip
+    return Prepared(codes[0], codes[1], codes[2], tuple(prepared))
+
+
+def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft | None:
+    """Read and check one filter's file without compiling it."""
+
+    def refuse(key: str, problem: str, mend: str) -> None:
+        problems.append(LoadProblem(index, key, problem, mend))
+
+    path = Path(filter_.wasm)
+    try:
+        size = path.stat().st_size
+        if size > filter_.limits.module:
+            refuse(
+                "wasm",
+                f"the module has {size} bytes, more than limits.module {filter_.limits.module}",
+                f"write limits: {{module: {-(-size // (1 << 20))}MiB}}",
+            )
+            return None
+        data = path.read_bytes()
+    except OSError as error:
+        refuse("wasm", f"cannot be read: {error.strerror}", "name a readable file")
+        return None
+    digest = hashlib.sha256(data).hexdigest()
+    if filter_.sha256 is not None and filter_.sha256.lower() != digest:
+        refuse("sha256", f"the file's SHA-256 is {digest}", "take that, if the file is the one you mean")
+        return None
+    try:
+        inspection = inspect_bytes(data)
+        refused = check_limits(inspection, filter_.limits, filter_.memory)
+    except ModuleError as error:
+        refuse("wasm", error.problem, "name a WebAssembly module built for proxy-wasm")
+        return None
+    for text in refused:
+        problem, _, mend = text.rpartition("; ")
+        refuse("wasm", problem, mend)
+    if refused or inspection.abi_version is None or inspection.allocator is None:
+        return None
+    module = read(data)
+    memory_export = next(export.name for export in module.exports if export.kind == "memory")
+    allowed = filter_.capabilities.host_functions
+    callbacks = exported_callbacks(module, inspection.abi_version, allowed)
+    modules = [data, bytes(wasmtime.wat2wasm(bridge_text(module, callbacks, inspection.allocator, memory_export)))]
+    stubs = stubs_text(module, allowed)
+    if stubs is not None:
+        modules.append(bytes(wasmtime.wat2wasm(stubs)))
+    warn(filter_, module, [callback.name + " " + callback.why for callback in inspection.unreachable])
+    return Draft(
+        index, filter_, module, inspection.abi_version, digest, modules, stubs is not None, memory_export,
+        inspection.start_export,
+    )  # fmt: skip
+
+
+def warn(filter_: Filter, module: Module, unreachable: Sequence[str]) -> None:
+    """What its author should know although it loads."""
+    pending = sorted({item.name for item in module.imports if item.name in PENDING})
+    if pending:
+        log.warning("host_functions_unimplemented", filter=filter_.name, functions=pending, answer="12 (Unimplemented)")
+    if unreachable:
+        log.warning("callbacks_never_called", filter=filter_.name, callbacks=list(unreachable))
+
+
+class Loader:
+    """In a worker: the engine, the stream memory, and each filter's modules."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.engine = Engine(memory_type())
+        self.link = self.engine.load(prepared.link)
+        self.memory = StreamMemory(
+            self.engine, self.engine.load(prepared.core), self.engine.load(prepared.empty_link)
+        )
+        self.loaded: dict[bytes, wasmtime.Module] = {}
+
+    def compiled(self, filter_: PreparedFilter) -> Compiled:
+        """Modules that several filters share are loaded once."""
+        return Compiled(
+            filter_.outline,
+            self.module(filter_.guest),
+            self.module(filter_.bridge),
+            self.link,
+            self.module(filter_.stubs) if filter_.stubs is not None else None,
+            filter_.memory_export,
+            filter_.start_export,
+        )
+
+    def module(self, code: bytes) -> wasmtime.Module:
+        found = self.loaded.get(code)
+        if found is None:
+            found = self.loaded[code] = self.engine.load(code)
+        return found
+
+    def close(self) -> None:
+        self.memory.close()
+        self.engine.close()

@@ -1,0 +1,73 @@
+"""A filter's own metrics: cells in the stream memory that guests add to, and their names on /metrics."""
+
+import struct
+from typing import Final
+
+from proxy.abi.memory import StreamMemory
+from proxy.telemetry.instruments import FilterInstruments
+from proxy.telemetry.metrics import Counter, Gauge, Histogram
+
+COUNTER: Final = 0
+GAUGE: Final = 1
+HISTOGRAM: Final = 2
+KINDS: Final = 3
+
+
+class GuestMetrics:
+    """Cells of one filter. They outlive its VM: a rebuilt VM that defines the same names goes on counting.
+
+    The core finds a metric by id in a table of (kind, cell address), at id // 4 * 3 + id % 4; ids step by 4 and hold the
+    kind in their low bits, as Envoy's do (counters 4, 8 ..., gauges 5, 9 ..., histograms 6, 10 ...).
+    """
+
+    def __init__(self, memory: StreamMemory, instruments: FilterInstruments, limit: int) -> None:
+        self.memory = memory
+        self.instruments = instruments
+        self.limit = limit
+        self.capacity = KINDS * (limit + 2)
+        self.table = memory.keep(bytes(8 * self.capacity))
+        self.cells = memory.keep(bytes(8 * max(limit, 1)))
+        self.used = 0
+        self.defined: dict[tuple[int, str], int] = {}
+        self.next_id = [4, 5, 6]
+        self.shown: dict[int, Counter | Gauge] = {}
+        self.histograms: dict[int, Histogram] = {}
+        self.histogram_of: dict[int, Histogram] = {}
+
+    def forget_ids(self) -> None:
+        """A new VM counts its ids from the start; values stay."""
+        self.next_id = [4, 5, 6]
+        self.memory.buffer[self.table : self.table + 8 * self.capacity] = bytes(8 * self.capacity)
+        self.histogram_of.clear()
+
+    def define(self, kind: int, name: str) -> int | None:
+        """The id of a metric; None when the filter has as many as it may."""
+        metric = self.next_id[kind]
+        index = metric // 4 * KINDS + metric % 4
+        key = (kind, name)
+        cell = self.defined.get(key)
+        if index >= self.capacity or (cell is None and self.used >= self.limit):
+            return None
+        if cell is None:
+            cell = self.cells + 8 * self.used
+            self.used += 1
+            self.defined[key] = cell
+            if kind == COUNTER:
+                self.shown[cell] = self.instruments.guest_counter(name)
+            elif kind == GAUGE:
+                self.shown[cell] = self.instruments.guest_gauge(name)
+            else:
+                self.histograms[cell] = self.instruments.guest_histogram(name)
+        if kind == HISTOGRAM:
+            self.histogram_of[metric] = self.histograms[cell]
+        struct.pack_into("<2I", self.memory.buffer, self.table + 8 * index, kind, cell)
+        self.next_id[kind] = metric + 4
+        return metric
+
+    def sample(self, metric: int, value: int) -> None:
+        self.histogram_of[metric].observe(value)
+
+    def refresh(self) -> None:
+        """Bring /metrics up to date with the cells."""
+        for cell, shown in self.shown.items():
+            shown.value = struct.unpack_from("<q" if isinstance(shown, Gauge) else "<Q", self.memory.buffer, cell)[0]

@@ -1,0 +1,248 @@
+"""proxy_get_property: Envoy's attributes, as far as they exist here, in their byte encodings.
+
+Text as it stands; integers and ports 8 bytes little-endian; booleans one byte; times and durations 64-bit nanoseconds; maps
+as the ABI's pair block. What a filter may see and when is measured on Envoy 1.40: request attributes that come from headers
+live as long as the request map is open to the filter, response ones from the response's headers on.
+"""
+
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.abi.filter import StreamHost
+from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, StreamMemory, encode_pairs
+from proxy.telemetry.stream import StreamInfo
+
+if TYPE_CHECKING:
+    from proxy.abi.proxy_wasm.host import Context
+
+READABLE_SHIFT: Final = 10
+
+FLAG_BITS: Final = {
+    "UH": 0x2, "UT": 0x4, "LR": 0x8, "UR": 0x10, "UF": 0x20, "UC": 0x40, "UO": 0x80, "NR": 0x100, "DC": 0x4000,
+    "URX": 0x1000, "SI": 0x20000, "DPE": 0x80000, "UPE": 0x800000,
+}  # fmt: skip
+"""Envoy's response flags as response.flags has them."""
+
+GRPC_UNKNOWN: Final = 2
+
+
+class NullPropertyError(Exception):
+    """The path names something that is no value: status 3 (SerializationFailure), as Envoy answers."""
+
+
+def get(context: "Context", path: bytes) -> bytes | None:
+    """The value at `path` (segments joined by NUL, one at the end tolerated); None: there is none."""
+    path = path.removesuffix(b"\0")
+    if not path:
+        raise NullPropertyError
+    plugin = context.plugin
+    own = {
+        b"plugin_name": plugin.name,
+        b"plugin_root_id": plugin.settings.root_id,
+        b"plugin_vm_id": plugin.settings.vm_id,
+    }.get(path)
+    if own is not None:
+        return own.encode()
+    stream = context.stream
+    if stream is None:
+        return None
+    group, _, rest = path.partition(b"\0")
+    readers = GROUPS.get(group)
+    if readers is not None:
+        if not rest:
+            raise NullPropertyError
+        name, _, key = rest.partition(b"\0")
+        reader = readers.get(name)
+        return None if reader is None else reader(Reading(plugin.memory, stream, context.window), key)
+    if group == b"filter_state" and rest.startswith(b"wasm."):
+        return stream.properties.get(rest[5:])
+    if group == b"metadata":
+        return b""
+    if group in (b"filter_state", b"upstream_filter_state"):
+        raise NullPropertyError
+    if path == b"connection_id":
+        return integer(stream.info.connection_id)
+    return stream.properties.get(path)
+
+
+def integer(value: int) -> bytes:
+    return struct.pack("<q", value)
+
+
+def boolean(value: bool) -> bytes:
+    return bytes([value])
+
+
+def text(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
+
+
+class Reading:
+    """One look at a stream. The stream is the live one."""
+
+    def __init__(self, memory: StreamMemory, stream: StreamHost, window: int) -> None:
+        self.memory = memory
+        self.stream = stream
+        self.info: StreamInfo = stream.info
+        self.window = window
+
+    def open(self, map_: int) -> bool:
+        return bool(self.window >> READABLE_SHIFT >> map_ & 1)
+
+    def header(self, map_: int, name: bytes) -> bytes | None:
+        if not self.open(map_):
+            return None
+        values = [value for key, value in self.memory.pairs(map_) if key == name]
+        return b",".join(values) if values else None
+
+    def headers(self, map_: int, key: bytes) -> bytes | None:
+        """One header by name, or the whole map with the values of a name joined."""
+        if key:
+            return self.header(map_, key.lower())
+        joined: dict[bytes, bytes] = {}
+        for name, value in self.memory.pairs(map_) if self.open(map_) else ():
+            joined[name] = joined[name] + b"," + value if name in joined else value
+        return encode_pairs(list(joined.items()))
+
+    def map_size(self, map_: int) -> int:
+        return sum(len(k) + len(v) for k, v in self.memory.pairs(map_)) if self.open(map_) else 0
+
+    def path(self) -> bytes | None:
+        return self.header(REQUEST_HEADERS, b":path")
+
+
+Reader = Callable[[Reading, bytes], bytes | None]
+
+
+def header(map_: int, name: bytes) -> Reader:
+    return lambda reading, key: reading.header(map_, name)
+
+
+def fact(get_fact: Callable[[StreamInfo], Any], encode: Callable[[Any], bytes]) -> Reader:
+    return lambda reading, key: encode(get_fact(reading.info))
+
+
+def url_path(reading: Reading, key: bytes) -> bytes | None:
+    path = reading.path()
+    return None if path is None else path.partition(b"?")[0]
+
+
+def query(reading: Reading, key: bytes) -> bytes | None:
+    path = reading.path()
+    return None if path is None else path.partition(b"?")[2]
+
+
+def request_size(reading: Reading, key: bytes) -> bytes | None:
+    announced = reading.header(REQUEST_HEADERS, b"content-length")
+    if announced is not None and announced.isdigit() and len(announced) < 19:
+        return integer(int(announced))
+    return integer(reading.info.bytes_received)
+
+
+def request_total_size(reading: Reading, key: bytes) -> bytes | None:
+    return integer(reading.info.bytes_received + reading.map_size(REQUEST_HEADERS))
+
+
+def request_duration(reading: Reading, key: bytes) -> bytes | None:
+    """Known when the stream is over."""
+    if not reading.info.over:
+        return None
+    return integer(int((time.monotonic() - reading.info.start_monotonic) * 1e9))
+
+
+def response_code(reading: Reading, key: bytes) -> bytes | None:
+    status = reading.memory.get(RESPONSE_HEADERS, b":status")
+    return integer(int(status)) if status is not None and status.isdigit() and len(status) <= 5 else None
+
+
+def response_details(reading: Reading, key: bytes) -> bytes | None:
+    return text(reading.info.details) if reading.info.details else None
+
+
+def response_flags(reading: Reading, key: bytes) -> bytes | None:
+    return integer(sum(FLAG_BITS.get(flag, 0) for flag in reading.info.flags.split(",")))
+
+
+def grpc_status(reading: Reading, key: bytes) -> bytes | None:
+    if reading.memory.get(RESPONSE_HEADERS, b":status") is None:
+        return None
+    status = reading.memory.get(RESPONSE_TRAILERS, b"grpc-status") or reading.memory.get(RESPONSE_HEADERS, b"grpc-status")
+    return integer(int(status) if status is not None and status.isdigit() and len(status) < 4 else GRPC_UNKNOWN)
+
+
+def backend_latency(reading: Reading, key: bytes) -> bytes | None:
+    return integer(int(reading.info.upstream_seconds * 1e9)) if reading.info.over and reading.info.upstream_seconds else None
+
+
+def upstream(part: int) -> Reader:
+    def read(reading: Reading, key: bytes) -> bytes | None:
+        address = reading.info.upstream_address
+        if not address:
+            return None
+        return text(address) if part == 0 else integer(port_of(address))
+
+    return read
+
+
+def port_of(address: str) -> int:
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdigit() else 0
+
+
+GROUPS: Final[dict[bytes, dict[bytes, Reader]]] = {
+    b"request": {
+        b"path": header(REQUEST_HEADERS, b":path"),
+        b"url_path": url_path,
+        b"host": header(REQUEST_HEADERS, b":authority"),
+        b"scheme": header(REQUEST_HEADERS, b":scheme"),
+        b"method": header(REQUEST_HEADERS, b":method"),
+        b"referer": header(REQUEST_HEADERS, b"referer"),
+        b"useragent": header(REQUEST_HEADERS, b"user-agent"),
+        b"id": header(REQUEST_HEADERS, b"x-request-id"),
+        b"query": query,
+        b"headers": lambda reading, key: reading.headers(REQUEST_HEADERS, key),
+        b"protocol": fact(lambda info: info.protocol, text),
+        b"time": fact(lambda info: int(info.start * 1e9), integer),
+        b"duration": request_duration,
+        b"size": request_size,
+        b"total_size": request_total_size,
+        b"headers_bytes": lambda reading, key: integer(reading.map_size(REQUEST_HEADERS)),
+    },
+    b"response": {
+        b"code": response_code,
+        b"code_details": response_details,
+        b"flags": response_flags,
+        b"grpc_status": grpc_status,
+        b"headers": lambda reading, key: reading.headers(RESPONSE_HEADERS, key),
+        b"trailers": lambda reading, key: reading.headers(RESPONSE_TRAILERS, key),
+        b"size": fact(lambda info: info.bytes_sent, integer),
+        b"total_size": lambda reading, key: integer(reading.info.bytes_sent + reading.map_size(RESPONSE_HEADERS)),
+        b"headers_bytes": lambda reading, key: integer(reading.map_size(RESPONSE_HEADERS)),
+        b"backend_latency": backend_latency,
+    },
+    b"source": {
+        b"address": fact(lambda info: info.source_address, text),
+        b"port": fact(lambda info: port_of(info.source_address), integer),
+    },
+    b"destination": {
+        b"address": fact(lambda info: info.destination_address, text),
+        b"port": fact(lambda info: port_of(info.destination_address), integer),
+    },
+    b"connection": {
+        b"id": fact(lambda info: info.connection_id, integer),
+        b"mtls": fact(lambda info: False, boolean),
+        b"requested_server_name": fact(lambda info: "", text),
+    },
+    b"upstream": {
+        b"address": upstream(0),
+        b"port": upstream(1),
+        b"request_attempt_count": fact(lambda info: info.attempts, integer),
+    },
+    b"xds": {
+        b"cluster_name": lambda reading, key: text(reading.info.cluster_name) if reading.info.cluster_name else None,
+        b"route_name": lambda reading, key: text(reading.info.route_name) if reading.info.route_name else None,
+        b"listener_direction": fact(lambda info: 0, integer),
+    },
+}

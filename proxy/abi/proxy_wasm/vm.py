@@ -1,0 +1,161 @@
+"""One VM: a store with a filter's instances, entered through the core's `enter`. It dies of its first fault."""
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import wasmtime
+
+from proxy.abi.memory import StreamMemory
+from proxy.abi.proxy_wasm.link import link
+from proxy.wasm import capi
+from proxy.wasm.capi import lib
+from proxy.wasm.fault import GuestFault
+from proxy.wasm.module import Module
+from proxy.wasm.store import Store
+
+ON_CONTEXT_CREATE: Final = 0
+ON_VM_START: Final = 1
+ON_CONFIGURE: Final = 2
+ON_REQUEST_HEADERS: Final = 3
+ON_REQUEST_BODY: Final = 4
+ON_REQUEST_TRAILERS: Final = 5
+ON_RESPONSE_HEADERS: Final = 6
+ON_RESPONSE_BODY: Final = 7
+ON_RESPONSE_TRAILERS: Final = 8
+ON_DONE: Final = 9
+ON_LOG: Final = 10
+ON_DELETE: Final = 11
+ON_TICK: Final = 12
+ON_HTTP_CALL_RESPONSE: Final = 13
+ON_QUEUE_READY: Final = 18
+FINISH: Final = 20
+
+CREATE: Final = 1 << 8
+END_STREAM: Final = 1 << 9
+READABLE_SHIFT: Final = 10
+WRITABLE_SHIFT: Final = 18
+BUFFERS_SET: Final = 1 << 26
+LOG_PHASE: Final = 1 << 27
+
+VM_CONFIGURATION: Final = 6
+PLUGIN_CONFIGURATION: Final = 7
+BUFFER: Final = struct.Struct("<4I")
+
+
+class Compiled:
+    """What a filter's file became: the modules of its VM."""
+
+    def __init__(
+        self,
+        outline: Module,
+        guest: wasmtime.Module,
+        bridge: wasmtime.Module,
+        link_module: wasmtime.Module,
+        stubs: wasmtime.Module | None,
+        memory_export: str,
+        start_export: str | None,
+    ) -> None:
+        self.outline = outline
+        self.guest = guest
+        self.bridge = bridge
+        self.link_module = link_module
+        self.stubs = stubs
+        self.memory_export = memory_export
+        self.start_export = start_export
+        self.exports = {export.name for export in outline.exports if export.kind == "function"}
+
+
+class Vm:
+    """`host(operation)` answers the core; `records` are the addresses of vm records in the stream memory (plugin.py)."""
+
+    def __init__(
+        self, memory: StreamMemory, compiled: Compiled, *, memory_limit: int, deadline: float, host: Callable[[int], int]
+    ) -> None:
+        self.memory = memory
+        self.compiled = compiled
+        self.store = Store(memory.engine, memory_limit=memory_limit, deadline=deadline, host=host)
+        self.watch = memory.engine.watch
+        self.dead = False
+        self.exited: int | None = None
+        self.next_context = 1
+        self.used = 0
+        """Fuel of the last call."""
+        self.elapsed = 0.0
+        """Seconds of the last call."""
+        self.values = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
+        self.context = self.store.context
+        self.trap = self.store.trap
+        self.left = self.store.left
+        self.function: Any = None
+
+    def start(self, record: int, fuel: int, deadline: float) -> None:
+        """Instantiate, and run the module's own start. Raises GuestFault."""
+        store = self.store
+        serving, store.deadline = store.deadline, deadline
+        store.set_fuel(fuel)
+        prepare = self.memory.functions["prepare"]
+        self.memory.store.call(prepare, record)
+        compiled = self.compiled
+        linked = link(
+            store, self.memory, compiled.link_module, compiled.guest, compiled.bridge, compiled.stubs, compiled.memory_export
+        )
+        self.function = store.function(linked.core, "enter")
+        names = [compiled.start_export] if compiled.start_export else []
+        if compiled.start_export == "_initialize":  # proxy-wasm-cpp-host src/wasm.cc: then main, if there is one
+            names += [name for name in ("main", "__main_void") if name in compiled.exports][:1]
+        for name in names:
+            store.set_fuel(fuel)
+            self.memory.store.call(prepare, record)
+            try:
+                store.call(store.function(linked.guest, name), *((0, 0) if name == "main" else ()))
+            except GuestFault:
+                if self.exited != 0:  # proc_exit(0) is how _start ends; what runs behind it is the toolchain's trap
+                    raise
+        store.deadline = serving
+
+    def new_context(self) -> int:
+        context = self.next_context
+        self.next_context = context + 1 if context < 0x7FFFFFFF else 1 << 20
+        return context
+
+    def enter(self, record: int, context: int, flags: int, argument: int, fuel: int) -> int:
+        """Run callbacks (core/abi.c, `enter`) on at most `fuel`. Raises GuestFault, after which the VM is dead."""
+        values = self.values
+        values[0] = record
+        values[4] = context
+        values[8] = flags
+        values[12] = argument
+        watch = self.watch
+        lib.wasmtime_context_set_fuel(self.context, fuel)
+        started = time.perf_counter()
+        watch.sequence += 1
+        failed = lib.wasmtime_func_call_unchecked(self.context, self.function, values, 4, self.trap)
+        watch.sequence += 1
+        self.elapsed = time.perf_counter() - started
+        lib.wasmtime_context_get_fuel(self.context, self.left)
+        self.used = fuel - self.left[0]
+        if failed or self.trap[0]:
+            self.dead = True
+            raise self.store.fault(failed)
+        result: int = values[0]
+        return result
+
+    def expose(self, buffer: int, address: int, size: int) -> None:
+        """Let the next call with BUFFERS_SET read `size` bytes at `address` as `buffer`, and no other buffer."""
+        start = self.memory.at.buffers
+        records = b"".join(
+            BUFFER.pack(address, size, 0, 1) if i == buffer else BUFFER.pack(0, 0, 0, 0) for i in range(9)
+        )
+        self.memory.buffer[start : start + len(records)] = records
+
+    def arguments(self, *words: int) -> None:
+        """Arguments for a callback that `enter` takes from the call block."""
+        start = self.memory.at.arguments
+        data = struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words))
+        self.memory.buffer[start : start + len(data)] = data
+
+    def close(self) -> None:
+        self.dead = True
+        self.store.close()
