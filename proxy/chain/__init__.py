@@ -1,0 +1,1 @@
+"""The filter chain: a state machine without I/O."""

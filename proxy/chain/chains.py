@@ -1,0 +1,163 @@
+"""A worker's filters: started once, opened for each stream by its route."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from proxy.abi.filter import FilterFactory, StreamFilter
+from proxy.abi.memory import Region, StreamMemory
+from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter
+from proxy.abi.proxy_wasm.plugin import Plugin, Settings, StartError, VmSlot
+from proxy.chain.chain import Chain
+from proxy.config.model import Config, Route
+from proxy.telemetry.telemetry import Telemetry
+
+
+class FilterStartError(Exception):
+    """A filter did not start. `filter` is its place in the config, `lines` are the last that it logged."""
+
+    def __init__(self, filter_: int, name: str, reason: str, lines: Sequence[str]) -> None:
+        said = f"; it logged: {' | '.join(lines)}" if lines else ""
+        super().__init__(f"filter {name} did not start: {reason}{said}")
+        self.filter = filter_
+        self.reason = reason
+        self.lines = lines
+
+
+class Opens(Protocol):
+    """A filter under one configuration."""
+
+    def open(self, stream: Chain) -> StreamFilter | None: ...
+
+
+class Plan:
+    """The filters of one route, in order, with what the walk wants to know of them."""
+
+    def __init__(self, factories: Sequence[FilterFactory]) -> None:
+        self.factories = [
+            (factory.open, factory.callbacks.request_body, factory.callbacks.response_body) for factory in factories
+        ]
+        self.request_bodies = [factory.callbacks.request_body for factory in factories]
+        self.response_bodies = [factory.callbacks.response_body for factory in factories]
+
+    def open(self, chain: Chain) -> None:
+        filters: list[StreamFilter] = []
+        for open_filter, _, _ in self.factories:
+            filter_ = open_filter(chain)
+            if filter_ is None:
+                return self.open_partly(chain)
+            filters.append(filter_)
+        chain.take_part(filters, self.request_bodies, self.response_bodies)
+        return None
+
+    def open_partly(self, chain: Chain) -> None:
+        """A filter is down and fails open: the stream goes without it."""
+        taken = [(filter_, request, response) for open_filter, request, response in self.factories
+                 if (filter_ := open_filter(chain)) is not None]  # fmt: skip
+        chain.take_part([f for f, _, _ in taken], [request for _, request, _ in taken], [r for _, _, r in taken])
+
+
+class Chains:
+    """Made in each worker from what `prepare` left; see server/stream_interface.py."""
+
+    memory: StreamMemory
+
+    def __init__(self, config: Config, telemetry: Telemetry, prepared: Prepared) -> None:
+        self.config = config
+        self.telemetry = telemetry
+        self.prepared = prepared
+        self.plugins: list[Plugin] = []
+        self.slots: dict[Any, VmSlot] = {}
+        self.plans: dict[int, Plan] = {}
+        self.default = Plan(())
+        self.loader: Loader | None = None
+
+    async def start(self) -> None:
+        self.load()
+
+    def load(self) -> None:
+        """Start every filter with every configuration it has. Raises FilterStartError."""
+        loader = self.loader = Loader(self.prepared)
+        self.memory = loader.memory
+        for prepared in self.prepared.filters:
+            self.plugins.append(self.plugin(loader, prepared))
+        self.default = Plan(self.plugins)
+        for route in self.config.routes:
+            self.plans[id(route)] = self.plan(route)
+        for slot in self.slots.values():
+            try:
+                slot.start()
+            except StartError as error:
+                failed = slot.running.plugin
+                raise FilterStartError(self.plugins.index(failed), failed.name, error.reason, error.lines) from None
+        self.telemetry.registry.before_snapshot(self.refresh)
+
+    def plugin(self, loader: Loader, prepared: PreparedFilter) -> Plugin:
+        filter_ = prepared.filter
+        # Filters share a VM where vm_id, VM configuration and code agree (Envoy: the VM key); without a vm_id none does.
+        key: Any = (filter_.vm_id, filter_.vm_config_bytes(), prepared.digest) if filter_.vm_id else object()
+        settings = settings_of(filter_, self.config.log.level)
+        slot = self.slots.get(key)
+        if slot is None:
+            slot = self.slots[key] = VmSlot(loader.memory, loader.compiled(prepared), settings)
+        instruments = self.telemetry.instruments.filter(filter_.name)
+        return Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
+
+    def plan(self, route: Route) -> Plan:
+        """The chain of a route: without the filters it switches off, with its own configuration for others."""
+        factories: list[FilterFactory] = []
+        for plugin in self.plugins:
+            own = route.filters.get(plugin.name)
+            configuration = own.config_bytes() if own is not None else None
+            if own is None or (own.enabled and configuration is None):
+                factories.append(plugin)
+            elif own.enabled and configuration is not None:
+                factories.append(plugin.route(configuration))
+        return Plan(factories)
+
+    def open(self, route: Route | None, info: Any, region: Region, wake: Callable[[], None]) -> Chain:
+        chain = Chain(self.memory, region, info, wake)
+        (self.default if route is None else self.plans[id(route)]).open(chain)
+        return chain
+
+    def refresh(self) -> None:
+        """Before a snapshot: what filters count in the stream memory."""
+        for plugin in self.plugins:
+            plugin.metrics.refresh()
+
+    def state(self) -> dict[str, Any]:
+        return {plugin.name: plugin.state() for plugin in self.plugins}
+
+    def close(self) -> None:
+        for slot in self.slots.values():
+            slot.close()
+        if self.loader is not None:
+            self.loader.close()
+
+
+def settings_of(filter_: Any, log_level: str) -> Settings:
+    """A filter's config as its VM takes it."""
+    limits = filter_.limits
+    return Settings(
+        name=filter_.name,
+        root_id=filter_.root_id,
+        vm_id=filter_.vm_id,
+        configuration=filter_.config_bytes(),
+        vm_configuration=filter_.vm_config_bytes(),
+        fuel=filter_.fuel,
+        start_fuel=limits.start_fuel,
+        start_deadline=limits.start_deadline,
+        memory=filter_.memory,
+        deadline=filter_.deadline,
+        fail_open=filter_.on_failure == "open",
+        stops_iteration_on_headers=filter_.allow_on_headers_stop_iteration,
+        body_buffer=limits.body_buffer,
+        log_level=log_level,
+        log_lines=limits.log_lines,
+        log_line=limits.log_line,
+        metrics=limits.metrics,
+        headers=limits.headers,
+        header_bytes=limits.header_bytes,
+        pause=limits.pause,
+        environment=dict(filter_.capabilities.env),
+        host_functions=filter_.capabilities.host_functions,
+    )

@@ -1,0 +1,99 @@
+"""What the chain tells the server to do, in order. The server has nothing to decide about them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(slots=True)
+class SendRequestHeaders:
+    """The request's head is final: emit it to the upstream side."""
+
+    end_stream: bool
+
+
+@dataclass(slots=True)
+class SendRequestData:
+    """A piece of the request's body, to the upstream side."""
+
+    data: bytes
+    end_stream: bool
+
+
+@dataclass(slots=True)
+class SendResponseHeaders:
+    """The response's head is final: emit it to the client."""
+
+    end_stream: bool
+
+
+@dataclass(slots=True)
+class SendResponseData:
+    """A piece of the response's body, to the client."""
+
+    data: bytes
+    end_stream: bool
+
+
+@dataclass(slots=True)
+class PauseRequest:
+    """A filter holds more of the request than it should: read no more of it."""
+
+
+@dataclass(slots=True)
+class ResumeRequest:
+    """Read on."""
+
+
+@dataclass(slots=True)
+class PauseResponse:
+    """A filter holds more of the response than it should: read no more of it."""
+
+
+@dataclass(slots=True)
+class ResumeResponse:
+    """Read on."""
+
+
+@dataclass(slots=True)
+class PauseBegan:
+    """Filters hold the stream: call `pause_expired` after `seconds`, unless PauseEnded comes before."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class PauseEnded:
+    """No filter holds the stream any longer."""
+
+
+@dataclass(slots=True)
+class AnswerLocally:
+    """The response comes from here: let go of the upstream side. SendResponseHeaders follows, unless a filter holds it."""
+
+    details: str = ""
+
+
+@dataclass(slots=True)
+class Reset:
+    """The stream cannot end well: close the client's connection, let go of the upstream side."""
+
+    details: str = ""
+
+
+Command = (
+    SendRequestHeaders
+    | SendRequestData
+    | SendResponseHeaders
+    | SendResponseData
+    | PauseRequest
+    | ResumeRequest
+    | PauseResponse
+    | ResumeResponse
+    | PauseBegan
+    | PauseEnded
+    | AnswerLocally
+    | Reset
+)
+
+REQUEST: Final = 0
+RESPONSE: Final = 1
