@@ -1,0 +1,1 @@
+"""The admin address: readiness, metrics, effective configuration."""

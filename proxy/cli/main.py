@@ -1,0 +1,183 @@
+"""The `penstock` command. Everything heavy is imported inside the commands, so that --help and --version are quick.
+
+Exit status: 0 when all went well, 1 when the gateway could not serve, 2 for wrong use, a wrong config or a wrong file.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from proxy.config.model import Config
+
+EXIT_CANNOT_SERVE = 1
+EXIT_WRONG = 2
+
+CONFIG_ARGUMENT = click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+
+
+def print_version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("penstock")
+    except PackageNotFoundError:
+        number = "(not installed: run from its source)"
+    click.echo(f"penstock {number}")
+    context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """A reverse proxy that runs an ordered chain of proxy-wasm filters it does not trust.
+
+    \b
+    Start with:
+      penstock run --demo config/quickstart.yaml
+    """
+
+
+@main.command()
+@CONFIG_ARGUMENT
+@click.option("--demo", is_flag=True, help="Also serve a demo service on the first cluster's first endpoint.")
+def run(config_path: Path, demo: bool) -> None:
+    """Serve what CONFIG says until SIGTERM.
+
+    The first SIGTERM or Ctrl-C stops accepting and lets running streams finish within shutdown_grace; a second one ends
+    them at once.
+
+    \b
+    Example:
+      penstock run config/quickstart.yaml --demo
+    """
+    config = load_config(config_path)
+    if demo and not config.clusters:
+        fail([str(config.problem(("clusters",), "is empty: --demo has nothing to stand for", "add a cluster"))])
+    from proxy.server import supervisor
+
+    sys.exit(supervisor.run(config, config_path, demo))
+
+
+@main.command()
+@CONFIG_ARGUMENT
+def check(config_path: Path) -> None:
+    """Load CONFIG and its filters, and serve nothing.
+
+    Prints a summary, or everything that is wrong as `file:line: path: problem; what to write`, with exit status 2.
+
+    \b
+    Example:
+      penstock check config/quickstart.yaml
+    """
+    config = load_config(config_path)
+    from proxy.server.check import check as check_filters
+
+    if problems := list(map(str, check_filters(config))):
+        fail(problems)
+    sections = ("listener", "cluster", "route", "filter")
+    counts = [count(len(getattr(config, f"{section}s")), section) for section in sections]
+    click.echo(f"{config_path}: all is well: {', '.join(counts)}")
+
+
+@main.group(name="filter")
+def filter_group() -> None:
+    """Look at filters.
+
+    \b
+    Example:
+      penstock filter inspect filters/basic-auth/basic-auth.wasm
+    """
+
+
+@filter_group.command()
+@click.argument("file", metavar="FILE.wasm", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def inspect(file: Path, as_json: bool) -> None:
+    """Say what a filter's file is, without running it.
+
+    ABI version, language and SDK, imports and callbacks, callbacks that no host will ever call, memory, the grants it
+    will need, and what would keep it from loading under the default limits.
+
+    \b
+    Example:
+      penstock filter inspect filters/basic-auth/basic-auth.wasm --json
+    """
+    from proxy.abi.proxy_wasm import inspect as inspection
+    from proxy.wasm.module import ModuleError
+
+    try:
+        found = inspection.inspect(file)
+    except OSError as error:
+        fail([f"{file}: can not be read: {error.strerror}; write the path of a .wasm file"])
+    except ModuleError as error:
+        mend = "" if ";" in str(error) else "; write the path of a .wasm file"
+        fail([f"{file}: {error}{mend}"])
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        from proxy.cli.inspect_report import report
+
+        click.echo(report(str(file), found), nl=False)
+
+
+@main.command()
+@click.option("--address", default="127.0.0.1:9000", show_default=True, help="host:port to serve on.")
+def demo(address: str) -> None:
+    """Serve the demo service alone.
+
+    It answers every request with a page that shows what reached it.
+
+    \b
+    Example:
+      penstock demo --address 127.0.0.1:9000
+    """
+    from proxy.config.fields import parse_address
+    from proxy.config.problem import WrongValueError
+
+    try:
+        parsed = parse_address(address)
+    except WrongValueError as error:
+        raise click.BadParameter(f"{error.problem}; {error.mend}", param_hint="--address") from None
+    from proxy.demo import run
+
+    click.echo(f"Demo service on http://{parsed}, until Ctrl-C")
+    try:
+        run(parsed)
+    except OSError as error:
+        click.echo(f"penstock: can not serve on {parsed}: {error.strerror}; write --address with a free port", err=True)
+        sys.exit(EXIT_CANNOT_SERVE)
+
+
+def load_config(path: Path) -> "Config":
+    """The config; ends the process with status 2 if it is wrong."""
+    from proxy.config.load import load
+    from proxy.config.problem import ConfigErrors
+
+    try:
+        return load(path)
+    except ConfigErrors as errors:
+        fail([str(problem) for problem in errors.problems])
+
+
+def fail(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        click.echo(problem, err=True)
+    sys.exit(EXIT_WRONG)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

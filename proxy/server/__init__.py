@@ -1,0 +1,1 @@
+"""Processes, listeners, and the way of one request: downstream, exchange, upstream."""

@@ -1,0 +1,116 @@
+"""One worker's gateway: listeners, routes, clusters and the filters' chains put together from the config."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from proxy.abi.memory import StreamMemory
+from proxy.config.model import Config, Route
+from proxy.server.deadlines import DeadlineQueue, Deadlines
+from proxy.server.exchange import Exchange
+from proxy.server.listener import Listener, require_c_parser
+from proxy.server.router import Router
+from proxy.server.stream_interface import Chains
+from proxy.server.tunnel import Tunnel
+from proxy.telemetry.telemetry import Telemetry
+from proxy.upstream.cluster import Cluster
+from proxy.upstream.resolver import Resolver
+
+DATE_SECONDS = 1.0
+
+
+class RouteState:
+    """A route at run time: its cluster, and its timeouts as queues."""
+
+    __slots__ = ("bounded", "cluster", "config", "deadlines", "idle_deadlines", "label", "tunnel_deadlines")
+
+    def __init__(self, config: Route, cluster: Cluster, deadlines: Deadlines) -> None:
+        self.config = config
+        self.label = config.label
+        self.cluster = cluster
+        self.deadlines: DeadlineQueue[Exchange] = deadlines.queue(config.timeout, Exchange.on_route_timeout)
+        self.idle_deadlines: DeadlineQueue[Exchange] = deadlines.queue(config.idle_timeout, Exchange.on_idle_timeout)
+        self.tunnel_deadlines: DeadlineQueue[Tunnel] = deadlines.queue(config.idle_timeout, Tunnel.on_idle_timeout)
+        self.bounded = 0 < config.timeout <= config.idle_timeout
+        """Once the request is sent, the timeout ends the stream before the idle timeout could."""
+
+
+class Gateway:
+    """What a worker serves with. Make it, `start` it inside the event loop, `drain` it."""
+
+    memory: StreamMemory
+    deadlines: Deadlines
+    clock: Callable[[], float]
+
+    def __init__(self, config: Config, telemetry: Telemetry, chains: Chains) -> None:
+        require_c_parser()
+        self.config = config
+        self.telemetry = telemetry
+        self.chains = chains
+        self.router = Router(config.routes)
+        self.clusters: dict[str, Cluster] = {}
+        self.routes: dict[int, RouteState] = {}
+        self.listeners: list[Listener] = []
+        self.date_timer: asyncio.TimerHandle | None = None
+        self.rejections: dict[str, int] = {}
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
+        loop = asyncio.get_running_loop()
+        await self.chains.start()
+        self.memory = self.chains.memory
+        self.clock = time.monotonic
+        self.deadlines = Deadlines(loop)
+        resolver = Resolver(loop)
+        instruments = self.telemetry.instruments
+        for cluster in self.config.clusters:
+            self.clusters[cluster.name] = Cluster(
+                cluster, loop, self.deadlines, resolver, instruments.cluster(cluster.name)
+            )
+        for route in self.config.routes:
+            self.routes[id(route)] = RouteState(route, self.clusters[route.cluster], self.deadlines)
+        self.keep_date(loop)
+        for listener, sock in zip(self.config.listeners, sockets, strict=True):
+            serving = Listener(self, listener, loop)
+            await serving.start(sock)
+            self.listeners.append(serving)
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting at once and close the sockets; return when all streams are over, cut after `grace` seconds."""
+        for listener in self.listeners:
+            listener.stop_accepting()
+        try:
+            async with asyncio.timeout(grace):
+                for listener in self.listeners:
+                    await listener.wait_empty()
+        except TimeoutError:
+            for listener in self.listeners:
+                listener.cut()
+            # connection_lost runs in the loop's next turns.
+            await asyncio.sleep(0.05)
+        for cluster in self.clusters.values():
+            cluster.close()
+        if self.date_timer is not None:
+            self.date_timer.cancel()
+        self.deadlines.close()
+        self.chains.close()
+
+    def state(self) -> dict[str, Any]:
+        """For /ready: the filters' states, and the requests that were rejected before they became streams, by reason."""
+        return {"filters": self.chains.state(), "rejected": dict(self.rejections)}
+
+    def route(self, method: str, authority: str, path: str, header: Callable[[str], str | None]) -> RouteState | None:
+        """The route of a request."""
+        found = self.router.match(method, authority, path, header)
+        return None if found is None else self.routes[id(found)]
+
+    def rejected(self, reason: str) -> None:
+        """Count a request that never became a stream; `reason` is one of a short list."""
+        self.rejections[reason] = self.rejections.get(reason, 0) + 1
+
+    def keep_date(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The Date of responses that have none, renewed every second."""
+        self.memory.set_date(time.time())
+        self.date_timer = loop.call_later(DATE_SECONDS, self.keep_date, loop)

@@ -1,0 +1,24 @@
+"""What a worker process needs of the thing that serves."""
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from proxy.config.model import Config
+from proxy.telemetry.telemetry import Telemetry
+
+
+class Gateway(Protocol):
+    """What serves: `proxy.server.gateway.Gateway`, put together with its filters by `proxy.server.assembly`."""
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Load the filters, then serve; `sockets` one per listener. Raises if it can not."""
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting at once and close the sockets; return when all streams are over, cut after `grace` seconds."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON for /ready: `{"filters": {name: {"state": "ready" or another word, ...}}}` and what else is known."""
+
+
+GatewayFactory = Callable[[Config, Telemetry], Gateway]

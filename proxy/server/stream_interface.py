@@ -1,0 +1,55 @@
+"""The chain as the server uses it; `proxy.chain` implements it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from proxy.abi.memory import Region, StreamMemory
+from proxy.config.model import Route
+from proxy.telemetry.stream import StreamInfo
+
+
+class Chain(Protocol):
+    """The filters of one stream: events in, commands (proxy/chain/commands.py) in `outbox`."""
+
+    outbox: list[Any]
+
+    def request_headers(self, end_stream: bool) -> None: ...
+
+    def request_data(self, data: bytes, end_stream: bool) -> None: ...
+
+    def response_headers(self, end_stream: bool) -> None: ...
+
+    def response_data(self, data: bytes, end_stream: bool) -> None: ...
+
+    def local_reply(
+        self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Chains(Protocol):
+    """A worker's filters: loaded once, opened per stream."""
+
+    @property
+    def memory(self) -> StreamMemory:
+        """There after `start`."""
+        ...
+
+    async def start(self) -> None:
+        """Load the filters. Raises if one cannot serve."""
+        ...
+
+    def open(self, route: Route | None, info: StreamInfo, region: Region, wake: Callable[[], None]) -> Chain:
+        """The chain of a new stream, its request already loaded in the live `region`.
+
+        `route` None: no route matched, and the filters' own configs hold. `wake` is called when commands appear outside an
+        event.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For /ready: filter name -> `{"state": ...}`."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,100 @@
+"""A worker process: one event loop that serves its slot's sockets.
+
+SIGTERM: stop accepting, let streams finish up to the grace, exit 0. A second one: exit at once.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from proxy.server.control import ControlServer, control_path
+from proxy.server.process import EXIT_START_FAILED
+from proxy.server.supervisor import WorkerContext
+from proxy.telemetry import logging as logs
+from proxy.telemetry.telemetry import Telemetry
+
+log = logs.get_logger("worker")
+
+GC_THRESHOLD = 20_000
+"""Allocations between collections of the youngest generation. What a stream leaves is freed by reference counts."""
+
+GRACE_MARGIN_SECONDS = 1.0
+
+
+def main(context: WorkerContext) -> int:
+    """Serve until told to stop; gives the process's exit status."""
+    with asyncio.Runner(loop_factory=loop_factory(context.config.event_loop)) as runner:
+        return runner.run(Worker(context).serve())
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes event loops for `auto`, `uvloop` or `asyncio`. Raises ImportError if uvloop is asked for but absent."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+class Worker:
+    """The worker's life: start, serve, drain."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.telemetry = Telemetry(context.config.log.access)
+        self.gateway = context.gateway(context.config, self.telemetry)
+        self.stopping = asyncio.Event()
+        self.stopping_now = False
+
+    async def serve(self) -> int:
+        loop = asyncio.get_running_loop()
+        logs.output.writer.attach(loop)
+        control = ControlServer(
+            control_path(self.context.control_directory, self.context.slot, os.getpid()), self.telemetry, self.state
+        )
+        try:
+            await self.gateway.start(self.context.sockets)
+            await control.start()
+        except Exception:
+            log.critical("worker cannot start", slot=self.context.slot, exc_info=True)
+            return EXIT_START_FAILED
+        loop.add_signal_handler(signal.SIGTERM, self.on_signal)
+        # What is loaded by now stays, so the collector need not look at it again: a full collection of its 60,000
+        # objects stops the loop for 10 ms.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 10, 10)
+        log.info("worker serves", slot=self.context.slot, loop=type(loop).__module__.partition(".")[0])
+        self.context.ready()
+        await self.stopping.wait()
+        grace = self.context.config.shutdown_grace
+        try:
+            async with asyncio.timeout(grace + GRACE_MARGIN_SECONDS):
+                await self.gateway.drain(grace)
+        except TimeoutError:
+            log.warning("drain did not end in time", slot=self.context.slot)
+        await control.stop()
+        log.info("worker stopped", slot=self.context.slot)
+        return 0
+
+    def on_signal(self) -> None:
+        if self.stopping.is_set():
+            log.warning("worker stops now", slot=self.context.slot)
+            logs.output.writer.attach(None)
+            os._exit(0)
+        self.stopping.set()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "slot": self.context.slot,
+            "pid": os.getpid(),
+            "state": "draining" if self.stopping.is_set() else "serving",
+            **self.gateway.state(),
+        }

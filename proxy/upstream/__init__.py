@@ -1,0 +1,1 @@
+"""Clusters, endpoints and pooled upstream connections."""

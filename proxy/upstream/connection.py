@@ -1,0 +1,400 @@
+"""One HTTP/1.1 connection to an endpoint: aiohttp's C response parser, driven directly, its events pushed to a sink.
+
+The one file of the upstream side that touches aiohttp's lower layers. What it relies on (tests/upstream/ fails when a new
+aiohttp changes it):
+
+- `HttpResponseParser.feed_data(bytes)` returns `(messages, upgraded, tail)` and puts body bytes into the `StreamReader` of
+  the message. It runs to the end of its input as long as nobody calls its `pause_reading`; so after each call the reader is
+  emptied with `read_nowait`, and back-pressure is the transport's alone (`NoFlowControl`).
+- A parser may serve one response after the other. HEAD needs one of its own: that a response has no body is fixed at birth.
+- `feed_eof()` between two messages answers None and changes nothing; if bytes of a further message came in, it does not.
+"""
+
+import asyncio
+from typing import Any, Protocol, cast
+
+from aiohttp.http import HttpResponseParser
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+from aiohttp.tcp_helpers import tcp_keepalive, tcp_nodelay
+
+from proxy.upstream.failure import Failure
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+MAX_LINE = 16 * 1024
+"""Bytes of a status line's reason."""
+MAX_FIELD = 64 * 1024
+"""Bytes of one header field: Envoy's limit for the whole head."""
+MAX_HEADERS = 256
+MAX_TAIL = 256 * 1024
+"""Bytes kept behind a 101 while a filter holds it."""
+READ_LIMIT = 1 << 30
+"""Bytes at which a reader asks for flow control; out of reach, since it is emptied after every read."""
+
+
+class ResponseSink(Protocol):
+    """Who sent the request. All calls come from the event loop; each may let go of the connection.
+
+    Order: any number of interim, then head, then data until one call has `end`; or error at any point, which ends it.
+    `flush` follows when everything that one read brought was handed over.
+    """
+
+    def on_upstream_interim(self, status: int, headers: RawHeaders) -> None: ...
+
+    def on_upstream_head(self, status: int, headers: RawHeaders, end: bool) -> None: ...
+
+    def on_upstream_data(self, data: bytes, end: bool) -> None: ...
+
+    def on_upstream_flush(self) -> None: ...
+
+    def on_upstream_error(self, connection: "UpstreamConnection", failure: Failure, error: str) -> None: ...
+
+    def on_upstream_full(self) -> None: ...
+
+    def on_upstream_drained(self) -> None: ...
+
+
+class RawSink(Protocol):
+    """Who takes over after 101: bytes as they come."""
+
+    def on_upstream_bytes(self, data: bytes) -> None: ...
+
+    def on_upstream_eof(self) -> bool:
+        """True keeps the sending side open."""
+        ...
+
+    def on_upstream_lost(self) -> None: ...
+
+    def on_upstream_full(self) -> None: ...
+
+    def on_upstream_drained(self) -> None: ...
+
+
+class Owner(Protocol):
+    """The pool the connection belongs to."""
+
+    def give_back(self, connection: "UpstreamConnection") -> None: ...
+
+    def closed(self, connection: "UpstreamConnection") -> None: ...
+
+
+class NoFlowControl:
+    """What a StreamReader of the parser believes to be its protocol."""
+
+    connected = True
+
+    def pause_reading(self) -> None:
+        """Nothing: see the module's docstring."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Nothing: see the module's docstring."""
+
+
+NO_FLOW_CONTROL = NoFlowControl()
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection in one of four states: idle (no sink), busy (a sink), raw (tunnelled after 101), lost (no transport)."""
+
+    __slots__ = (
+        "active",
+        "address",
+        "body_parser",
+        "head_parser",
+        "loop",
+        "lost",
+        "must_close",
+        "owner",
+        "paused",
+        "payload",
+        "raw",
+        "replied",
+        "request_complete",
+        "reused",
+        "served",
+        "sink",
+        "switched",
+        "tail",
+        "transport",
+    )
+
+    def __init__(self, owner: Owner, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.owner = owner
+        self.address = address
+        self.loop = loop
+        self.transport: asyncio.Transport | None = None
+        self.sink: ResponseSink | None = None
+        self.raw: RawSink | None = None
+        self.body_parser: Any = None
+        self.head_parser: Any = None
+        self.active: Any = None
+        self.payload: StreamReader | None = None
+        self.tail = b""
+        """Bytes that came behind a 101."""
+        self.switched = False
+        self.served = 0
+        """Requests sent on this connection, the current one included."""
+        self.reused = False
+        """The current request is not the first."""
+        self.replied = False
+        """A byte came since the current request was sent."""
+        self.request_complete = False
+        """Set by the sink when the last byte of the request is written; without it the connection is not used again."""
+        self.must_close = False
+        self.paused = False
+        self.lost = False
+
+    # The sink's side
+
+    def begin(self, sink: ResponseSink, data: bytes, head: bool, complete: bool) -> None:
+        """Send a request's first bytes; `head` for a HEAD request, `complete` if they are the last ones too."""
+        assert self.transport is not None
+        parser = self.head_parser if head else self.body_parser
+        if parser is None:
+            parser = HttpResponseParser(
+                NO_FLOW_CONTROL,  # type: ignore[arg-type]
+                self.loop,
+                READ_LIMIT,
+                max_line_size=MAX_LINE,
+                max_headers=MAX_HEADERS,
+                max_field_size=MAX_FIELD,
+                response_with_body=not head,
+                read_until_eof=True,
+                auto_decompress=False,
+            )
+            if head:
+                self.head_parser = parser
+            else:
+                self.body_parser = parser
+        self.active = parser
+        self.sink = sink
+        self.replied = False
+        self.reused = self.served > 0
+        self.served += 1
+        self.request_complete = complete
+        self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request, or of the tunnel. Dropped once the connection is lost (the sink hears of that)."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_eof(self) -> bool:
+        """End the sending side of a tunnel; False if this transport cannot (TLS)."""
+        if self.transport is None or not self.transport.can_write_eof():
+            return False
+        self.transport.write_eof()
+        return True
+
+    def close_gently(self) -> None:
+        """Close after sending what is buffered; for a tunnel."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def let_go(self, sink: ResponseSink) -> None:
+        """The sink has no more use for the response: close at once. Harmless if the connection is no longer the sink's."""
+        if self.sink is sink:
+            self.sink = None
+            self.abort()
+
+    def tunnel(self, raw: RawSink) -> None:
+        """From now on bytes pass as they are: what the sink of a 101 may ask for. `tail` has what came before."""
+        self.raw = raw
+        self.sink = None
+
+    def pause_reading(self, sink: ResponseSink | RawSink) -> None:
+        """Stop reading; what one read already brought still arrives. Harmless if the connection is no longer the sink's."""
+        if (self.sink is sink or self.raw is sink) and not self.paused and self.usable:
+            assert self.transport is not None
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self, sink: ResponseSink | RawSink) -> None:
+        """Read on. Harmless if the connection is no longer the sink's."""
+        if self.sink is sink or self.raw is sink:
+            self.read_on()
+
+    def abort(self) -> None:
+        """Close without sending what is still buffered."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def usable(self) -> bool:
+        """An idle connection that is not known to be closed."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = cast(asyncio.Transport, transport)
+        tcp_nodelay(self.transport, True)
+        tcp_keepalive(self.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Closed by either side, or broken."""
+        self.transport = None
+        self.lost = True
+        self.owner.closed(self)
+        if self.raw is not None:
+            raw, self.raw = self.raw, None
+            raw.on_upstream_lost()
+        elif self.sink is not None:
+            self.fail(Failure.TERMINATED, "connection closed" if exc is None else type(exc).__name__)
+        self.body_parser = self.head_parser = self.active = self.payload = None
+
+    def pause_writing(self) -> None:
+        """asyncio's write buffer is full."""
+        target = self.raw or self.sink
+        if target is not None:
+            target.on_upstream_full()
+
+    def resume_writing(self) -> None:
+        """asyncio's write buffer has room again."""
+        target = self.raw or self.sink
+        if target is not None:
+            target.on_upstream_drained()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came and push it on."""
+        sink = self.sink
+        if sink is None:
+            if self.raw is not None:
+                self.raw.on_upstream_bytes(data)
+            else:
+                # Nothing was asked: an answer to a later request must not be prepared by now.
+                self.abort()
+            return
+        if self.switched:
+            # 101 came, and the sink has not decided yet.
+            self.tail += data
+            if len(self.tail) > MAX_TAIL:
+                self.fail(Failure.PROTOCOL, "too much behind a 101")
+            return
+        self.replied = True
+        payload = self.payload
+        try:
+            messages, upgraded, tail = self.active.feed_data(data)
+        except HttpProcessingError as error:
+            if payload is not None and payload.is_eof():
+                # The response ended well; what follows it is broken.
+                self.must_close = True
+                self.deliver(sink, payload, True)
+            else:
+                self.fail(Failure.PROTOCOL, type(error).__name__)
+            return
+        head = None
+        for message, body in messages:
+            if head is not None or payload is not None:
+                self.must_close = True
+                break
+            code: int = message.code
+            if message.version[0] != 1 or code < 100:
+                self.fail(Failure.PROTOCOL, "version or status out of range")
+                return
+            if code >= 200:
+                head = message
+                payload = self.payload = body
+                if message.should_close:
+                    self.must_close = True
+            elif code == 101:
+                if not upgraded:
+                    self.fail(Failure.PROTOCOL, "101 without upgrade")
+                    return
+                self.must_close = True
+                self.switched = True
+                self.tail = tail
+                sink.on_upstream_head(101, message.raw_headers, False)
+                sink.on_upstream_flush()
+                return
+            else:
+                sink.on_upstream_interim(code, message.raw_headers)
+                if self.sink is not sink:
+                    return
+        if payload is None:
+            return
+        if head is None:
+            self.deliver(sink, payload, payload.is_eof())
+            return
+        complete = payload.is_eof()
+        chunk = payload.read_nowait()
+        if complete:
+            self.finish()
+            if not chunk:
+                sink.on_upstream_head(head.code, head.raw_headers, True)
+                sink.on_upstream_flush()
+                return
+        sink.on_upstream_head(head.code, head.raw_headers, False)
+        if chunk:
+            # A sink that let go inside the call above ignores this one.
+            sink.on_upstream_data(chunk, complete)
+        sink.on_upstream_flush()
+
+    def eof_received(self) -> bool:
+        """The endpoint sends no more: the end of a body without a length, else an early end."""
+        if self.raw is not None:
+            return self.raw.on_upstream_eof()
+        sink, payload = self.sink, self.payload
+        if sink is None:
+            return False
+        if payload is None:
+            self.fail(Failure.TERMINATED, "closed before the response head")
+            return False
+        try:
+            self.active.feed_eof()
+        except HttpProcessingError as error:
+            self.fail(Failure.PROTOCOL, type(error).__name__)
+            return False
+        self.must_close = True
+        self.deliver(sink, payload, True)
+        return False
+
+    # Inside
+
+    def deliver(self, sink: ResponseSink, payload: StreamReader, complete: bool) -> None:
+        chunk = payload.read_nowait()
+        if complete:
+            self.finish()
+        elif not chunk:
+            return
+        sink.on_upstream_data(chunk, complete)
+        sink.on_upstream_flush()
+
+    def finish(self) -> None:
+        """The response is complete: back to the pool if the connection is in a known, clean state; else close."""
+        self.sink = None
+        self.payload = None
+        if self.must_close or not self.request_complete or not self.usable:
+            self.close()
+            return
+        try:
+            surplus = self.active.feed_eof()
+        except HttpProcessingError:
+            self.close()
+            return
+        if surplus is not None:
+            self.close()
+            return
+        self.read_on()
+        self.owner.give_back(self)
+
+    def read_on(self) -> None:
+        if self.paused and self.transport is not None:
+            self.paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close an idle or finished connection."""
+        if self.transport is not None:
+            # abort, not close: what is unsent has no reader any more, and uvloop keeps it otherwise.
+            self.transport.abort()
+
+    def fail(self, failure: Failure, error: str) -> None:
+        sink, self.sink = self.sink, None
+        self.payload = None
+        self.abort()
+        if sink is not None:
+            sink.on_upstream_error(self, failure, error)

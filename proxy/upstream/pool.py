@@ -1,0 +1,171 @@
+"""The connections of one endpoint: idle ones used last in, first out, so that the surplus gets old and is closed."""
+
+import asyncio
+import os
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.failure import Failure
+
+if TYPE_CHECKING:
+    from proxy.upstream.cluster import Cluster
+
+
+class Waiter(Protocol):
+    """Who needs a connection. Exactly one of the two is called, unless the dial is cancelled."""
+
+    def on_connected(self, connection: UpstreamConnection) -> None: ...
+
+    def on_connect_failed(self, pool: "Pool", failure: Failure, error: str) -> None: ...
+
+
+class Dial:
+    """A connection being made, or waited for, on behalf of one waiter."""
+
+    __slots__ = ("pool", "task", "waiter")
+
+    def __init__(self, pool: "Pool", waiter: Waiter) -> None:
+        self.pool = pool
+        self.waiter: Waiter | None = waiter
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect now."""
+        cluster = self.pool.cluster
+        cluster.connections += 1
+        cluster.instruments.connections.value += 1
+        self.task = cluster.loop.create_task(self.run())
+
+    async def run(self) -> None:
+        pool = self.pool
+        cluster = pool.cluster
+        connection = UpstreamConnection(pool, pool.address, cluster.loop)
+        # Once there is a transport, the count goes down in Pool.closed.
+        failure, error = Failure.CONNECT, ""
+        try:
+            for address in await cluster.resolver.addresses(pool.host):
+                try:
+                    await cluster.loop.create_connection(
+                        lambda: connection,
+                        address,
+                        pool.port,
+                        ssl=cluster.tls,
+                        server_hostname=(cluster.server_name or pool.host) if cluster.tls is not None else None,
+                    )
+                    break
+                except (OSError, ssl.CertificateError) as caught:
+                    error = reason_of(caught)
+            # A TLS handshake that fails has had a transport, and lost it.
+        except OSError as caught:
+            error = reason_of(caught)
+        except asyncio.CancelledError:
+            # Only cancel() and expire() do this, and they have told the waiter already.
+            connection.abort()
+            raise
+        finally:
+            if connection.transport is None and not connection.lost:
+                pool.not_connected()
+        if self.waiter is None:
+            connection.abort()
+        elif connection.transport is not None:
+            self.connected(connection)
+        else:
+            self.fail(failure, error)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Hand the connection over."""
+        waiter, self.waiter = self.waiter, None
+        self.pool.cluster.connect_deadlines.stop(self)
+        if waiter is not None:
+            waiter.on_connected(connection)
+
+    def fail(self, failure: Failure, error: str) -> None:
+        """Tell the waiter."""
+        waiter, self.waiter = self.waiter, None
+        self.pool.cluster.connect_deadlines.stop(self)
+        if waiter is not None:
+            waiter.on_connect_failed(self.pool, failure, error)
+
+    def expire(self) -> None:
+        """connect_timeout is over."""
+        if self.task is None:
+            self.pool.cluster.pending.remove(self)
+            self.fail(Failure.OVERFLOW, "no connection became free")
+        else:
+            self.task.cancel()
+            self.fail(Failure.CONNECT_TIMEOUT, "connect timeout")
+
+    def cancel(self) -> None:
+        """The waiter has gone."""
+        if self.waiter is None:
+            return
+        self.waiter = None
+        self.pool.cluster.connect_deadlines.stop(self)
+        if self.task is None:
+            self.pool.cluster.pending.remove(self)
+        else:
+            self.task.cancel()
+
+
+class Pool:
+    """One endpoint's connections, in one worker."""
+
+    __slots__ = ("address", "closing", "cluster", "host", "idle", "port")
+
+    def __init__(self, cluster: "Cluster", host: str, port: int, address: str) -> None:
+        self.cluster = cluster
+        self.host = host
+        self.port = port
+        self.address = address
+        self.idle: list[UpstreamConnection] = []
+        self.closing = False
+
+    def take(self) -> UpstreamConnection | None:
+        """The connection used last, if any is idle."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            self.cluster.idle_deadlines.stop(connection)
+            if connection.usable:
+                return connection
+        return None
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """A connection whose response is complete and which may serve another."""
+        cluster = self.cluster
+        if self.closing:
+            connection.close()
+        elif not cluster.pending or not cluster.freed(connection):
+            self.idle.append(connection)
+            cluster.idle_deadlines.start(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """A connection is gone, whatever it was doing."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+            self.cluster.idle_deadlines.stop(connection)
+        self.not_connected()
+
+    def not_connected(self) -> None:
+        """One connection less, or an attempt over."""
+        cluster = self.cluster
+        cluster.connections -= 1
+        cluster.instruments.connections.value -= 1
+        if cluster.pending:
+            cluster.freed(None)
+
+    def close(self) -> None:
+        """Close what is idle, and from now on whatever comes back."""
+        self.closing = True
+        for connection in list(self.idle):
+            connection.close()
+
+
+def reason_of(error: Exception) -> str:
+    """For the log: what the system says, without the address (which is logged apart)."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

@@ -1,0 +1,209 @@
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy.admin.app import make_app
+from proxy.admin.workers import SILENT_SECONDS, Workers
+from proxy.server.control import ControlServer, control_path
+from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
+from proxy.telemetry.stream import StreamInfo
+from proxy.telemetry.telemetry import Telemetry
+
+CONFIG = {"listeners": [{"address": "127.0.0.1:8080"}], "filters": [{"config": {"password": "***"}}]}
+
+
+class Fleet:
+    """A scoreboard with workers' control servers behind it, all in this process."""
+
+    def __init__(self, directory, slots):
+        self.directory = directory
+        self.scoreboard = Scoreboard(slots)
+        self.workers = Workers(self.scoreboard, directory)
+        self.telemetry = {}
+        self.filters = {}
+        self.controls = {}
+
+    async def add(self, slot, state=WorkerState.SERVING, answers=True):
+        pid = 1000 + slot
+        self.telemetry[slot] = Telemetry(access=False)
+        self.filters[slot] = {"guard": {"state": "ready"}}
+        if answers:
+            path = control_path(self.directory, slot, pid)
+            control = ControlServer(path, self.telemetry[slot], lambda: {"filters": self.filters[slot]})
+            await control.start()
+            self.controls[slot] = control
+        self.put(slot, pid, state)
+
+    def put(self, slot, pid, state, started=None, restarts=0):
+        now = time.monotonic() if started is None else started
+        self.scoreboard.write(WorkerRecord(slot, pid, state, restarts, now))
+
+    def serve(self, slot, count):
+        for _ in range(count):
+            info = StreamInfo()
+            info.route_name, info.cluster_name, info.status = "r", "c", 200
+            self.telemetry[slot].stream_finished(info)
+
+
+@pytest.fixture
+async def fleet():
+    # A unix socket's path must be short, and pytest's directories are not.
+    with tempfile.TemporaryDirectory(prefix="penstock-test-") as directory:
+        fleet = Fleet(Path(directory), 2)
+        yield fleet
+        for control in fleet.controls.values():
+            await control.stop()
+
+
+@pytest.fixture
+async def client(fleet, aiohttp_client):
+    return await aiohttp_client(make_app(fleet.workers, CONFIG, loopback=True))
+
+
+async def test_metrics_are_sums(fleet, client):
+    await fleet.add(0)
+    await fleet.add(1)
+    fleet.serve(0, 3)
+    fleet.serve(1, 4)
+    response = await client.get("/metrics")
+    text = await response.text()
+    assert response.headers["Content-Type"].startswith("text/plain")
+    assert 'penstock_requests_total{cluster="c",code="200",route="r"} 7.0' in text
+    assert 'penstock_workers{state="serving"} 2.0' in text
+
+
+async def test_openmetrics(fleet, client):
+    await fleet.add(0)
+    response = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert (await response.text()).endswith("# EOF\n")
+
+
+async def test_a_scrape_asks_afresh(fleet, client):
+    await fleet.add(0)
+    for count in (1, 2, 3):
+        fleet.serve(0, 1)
+        assert f'code="200",route="r"}} {count}.0' in await (await client.get("/metrics")).text()
+
+
+async def test_a_silent_worker_costs_at_most_half_a_second(fleet, client):
+    await fleet.add(0)
+    fleet.serve(0, 3)
+    await client.get("/metrics")
+    await fleet.controls[0].stop()
+    hang = []
+
+    async def never(reader, writer):
+        hang.append(writer)
+
+    server = await asyncio.start_unix_server(never, control_path(fleet.directory, 0, 1000))
+    begun = time.monotonic()
+    text = await (await client.get("/metrics")).text()
+    assert 0.4 < time.monotonic() - begun < 0.9
+    assert 'code="200",route="r"} 3.0' in text
+    server.close()
+    for writer in hang:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("states", "draining", "status", "word"),
+    [
+        ((WorkerState.SERVING, WorkerState.SERVING), False, 200, "ready"),
+        ((WorkerState.SERVING, WorkerState.DEAD), False, 200, "degraded"),
+        ((WorkerState.SERVING, WorkerState.STARTING), False, 200, "degraded"),
+        ((WorkerState.STARTING, WorkerState.STARTING), False, 503, "not serving"),
+        ((WorkerState.DEAD, WorkerState.DEAD), False, 503, "not serving"),
+        ((WorkerState.DRAINING, WorkerState.DRAINING), True, 503, "draining"),
+    ],
+)
+async def test_ready(fleet, client, states, draining, status, word):
+    for slot, state in enumerate(states):
+        if state is WorkerState.DEAD:
+            fleet.put(slot, 0, state, restarts=4)
+        else:
+            await fleet.add(slot, state)
+    fleet.scoreboard.draining = draining
+    response = await client.get("/ready")
+    body = await response.json()
+    assert (response.status, body["status"]) == (status, word)
+    assert [worker["state"] for worker in body["workers"]] == [state.name.lower() for state in states]
+
+
+async def test_ready_names_the_filter_and_the_worker(fleet, client):
+    await fleet.add(0)
+    await fleet.add(1)
+    fleet.filters[1] = {"guard": {"state": "rebuilding", "reason": "trap"}}
+    body = await (await client.get("/ready")).json()
+    assert body["status"] == "degraded"
+    assert body["filters"] == {"guard": {"state": "rebuilding", "reason": "trap", "degraded_workers": [1]}}
+
+
+async def test_worker_that_has_long_been_silent_is_unresponsive(fleet, client):
+    await fleet.add(0)
+    fleet.put(1, 4242, WorkerState.SERVING, started=time.monotonic() - SILENT_SECONDS - 1)
+    body = await (await client.get("/ready")).json()
+    assert [worker["state"] for worker in body["workers"]] == ["serving", "unresponsive"]
+
+
+async def test_config(client):
+    response = await client.get("/config")
+    assert response.content_type == "application/json"
+    assert await response.json() == CONFIG
+    response = await client.get("/config", headers={"Accept": "application/yaml"})
+    assert response.content_type == "application/yaml"
+    assert yaml.safe_load(await response.text()) == CONFIG
+
+
+async def test_index_names_the_pages(client):
+    response = await client.get("/")
+    assert set(await response.json()) == {"/ready", "/metrics", "/config"}
+
+
+async def test_unknown_page(client):
+    response = await client.get("/nothing")
+    assert response.status == 404
+    assert (await response.json())["error"] == "not found"
+
+
+@pytest.mark.parametrize("path", ["/", "/ready", "/metrics", "/config"])
+async def test_wrong_method(client, path):
+    response = await client.post(path)
+    assert response.status == 405
+    assert response.headers["Allow"] == "GET, HEAD"
+    assert (await response.json())["error"] == "method not allowed"
+
+
+async def test_headers(client):
+    response = await client.get("/config")
+    assert response.headers["Server"] == "penstock"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert json.loads(await response.read())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9901", 200),
+        ("localhost", 200),
+        ("127.0.0.1:9901", 200),
+        ("[::1]:9901", 200),
+        ("[::1]", 200),
+        ("10.1.2.3:9901", 200),
+        ("evil.example:9901", 421),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+    ],
+)
+async def test_names_other_than_localhost_are_misdirected(client, host, status):
+    assert (await client.get("/config", headers={"Host": host})).status == status
+
+
+async def test_any_name_where_the_port_is_not_loopback(fleet, aiohttp_client):
+    client = await aiohttp_client(make_app(fleet.workers, CONFIG, loopback=False))
+    assert (await client.get("/config", headers={"Host": "penstock.example"})).status == 200

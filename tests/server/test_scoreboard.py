@@ -1,0 +1,17 @@
+import os
+
+from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
+
+
+def test_what_is_written_is_read_in_another_process():
+    scoreboard = Scoreboard(2)
+    record = WorkerRecord(1, 4242, WorkerState.SERVING, 3, 12.5)
+    pid = os.fork()
+    if pid == 0:
+        scoreboard.write(record)
+        scoreboard.draining = True
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert scoreboard.worker(1) == record
+    assert scoreboard.worker(0) == WorkerRecord(0, 0, WorkerState.DEAD, 0, 0.0)
+    assert scoreboard.draining
