@@ -1,0 +1,43 @@
+# Everything is set up in .venv on first use: python3 (3.11 or later) with venv, git and make are all it takes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help run test lint bench build clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(READY) ## start the gateway on config/quickstart.yaml, with a demo service behind it
+	@exec $(BIN)/penstock run --demo --hint 'curl -i -u ada:lovelace {url}/' config/quickstart.yaml
+
+test: $(READY) ## run the whole suite (ARGS="-k name" for a part of it)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: $(READY) ## compare with the real Envoy (benchmarks/README.md)
+	$(BIN)/pip install --quiet --editable '.[oracle,build]'
+	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+build: $(READY) ## rebuild the ABI core and the filters; fails if a byte differs from what is committed
+	$(BIN)/pip install --quiet --editable '.[build]'
+	$(BIN)/python -m proxy.abi.core.build --check
+	$(BIN)/python filters/build.py --check
+
+clean: ## remove what make has made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# pip leaves a broken environment behind when it is interrupted: .ready is written last.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or later, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@echo "setting up $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

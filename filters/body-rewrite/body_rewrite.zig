@@ -1,0 +1,255 @@
+//! body-rewrite: replaces literal text in bodies while they stream through, whatever the borders of their pieces.
+//!
+//! Rules work one after the other, each on what the one before it made, as in a pipeline of `sed` commands.
+
+const std = @import("std");
+const pw = @import("proxy_wasm");
+const config = @import("config");
+const Rule = @import("replacer.zig").Rule;
+
+pub const panic = pw.panic;
+
+const longest_needle = 256; // so that what is held back of it, at most 255 bytes, counts in a u8
+const longest_replacement = 4096;
+const most_rules = 16;
+
+/// What one configuration says.
+const Root = struct {
+    arena: std.heap.ArenaAllocator,
+    request: []const Rule,
+    response: []const Rule,
+    types: []const []const u8,
+    force_identity: bool,
+};
+
+/// How many bytes of its needle each rule of one direction holds back.
+const Progress = struct {
+    rules: []const Rule,
+    held: [most_rules]u8 = @splat(0),
+};
+
+// One VM may serve several configurations, each a root context. Only a body that is being edited has a Progress.
+var roots: pw.ContextMap(*Root) = .{};
+var root_of_stream: pw.ContextMap(u32) = .{};
+var requests: pw.ContextMap(Progress) = .{};
+var responses: pw.ContextMap(Progress) = .{};
+
+// What one rule makes for the next. Their contents last for one callback only, their memory is used again.
+var buffers = [2]std.ArrayList(u8){ .empty, .empty };
+const largest_idle_buffer = 2 * 1024 * 1024;
+
+// ---- callbacks ----
+
+export fn proxy_on_context_create(context: u32, root: u32) void {
+    if (root != 0) root_of_stream.put(context, root);
+}
+
+export fn proxy_on_configure(id: u32, _: usize) bool {
+    const root = readConfiguration() catch |reason| switch (reason) {
+        error.Refused => return false,
+        error.OutOfMemory => pw.outOfMemory(),
+    };
+    drop(id);
+    roots.put(id, root);
+    return true;
+}
+
+export fn proxy_on_request_headers(context: u32, _: u32, end_of_stream: bool) pw.Action {
+    const root = rootOf(context) orelse return .proceed;
+    if (root.force_identity) pw.request_headers.set("accept-encoding", "identity");
+    if (!end_of_stream and root.request.len > 0 and admits(root, pw.request_headers)) {
+        pw.request_headers.remove("content-length");
+        requests.put(context, .{ .rules = root.request });
+    }
+    return .proceed;
+}
+
+export fn proxy_on_request_body(context: u32, size: usize, end_of_stream: bool) pw.Action {
+    if (requests.get(context)) |progress| rewrite(progress, .request_body, size, end_of_stream);
+    return .proceed;
+}
+
+export fn proxy_on_request_trailers(context: u32, _: u32) pw.Action {
+    return endByTrailers(requests.get(context), .request);
+}
+
+export fn proxy_on_response_headers(context: u32, _: u32, end_of_stream: bool) pw.Action {
+    const root = rootOf(context) orelse return .proceed;
+    const headers = pw.response_headers;
+    if (root.response.len == 0 or isPartial() or !admits(root, headers)) return .proceed;
+    // What follows is true of HEAD as well: its headers are those that GET would have had.
+    headers.remove("content-length");
+    headers.remove("accept-ranges");
+    for ([_][]const u8{ "content-md5", "digest", "content-digest", "repr-digest" }) |name| headers.remove(name);
+    weakenEtag();
+    if (!end_of_stream) responses.put(context, .{ .rules = root.response });
+    return .proceed;
+}
+
+export fn proxy_on_response_body(context: u32, size: usize, end_of_stream: bool) pw.Action {
+    if (responses.get(context)) |progress| rewrite(progress, .response_body, size, end_of_stream);
+    return .proceed;
+}
+
+export fn proxy_on_response_trailers(context: u32, _: u32) pw.Action {
+    return endByTrailers(responses.get(context), .response);
+}
+
+export fn proxy_on_delete(context: u32) void {
+    if (!root_of_stream.remove(context)) drop(context);
+    _ = requests.remove(context);
+    _ = responses.remove(context);
+}
+
+fn rootOf(context: u32) ?*Root {
+    const id = root_of_stream.get(context) orelse return null;
+    const root = roots.get(id.*) orelse return null;
+    return root.*;
+}
+
+fn drop(id: u32) void {
+    const root = roots.get(id) orelse return;
+    var arena = root.*.arena; // a copy: the root lies in its own arena
+    _ = roots.remove(id);
+    arena.deinit();
+}
+
+// ---- which messages ----
+
+/// Whether a message with these headers is one to edit: of a configured type, not compressed, and not announcing
+/// trailers (see endByTrailers).
+fn admits(root: *const Root, headers: pw.HeaderMap) bool {
+    const content_type = headers.get("content-type") orelse return false;
+    defer pw.free(content_type);
+    if (!hasType(root.types, content_type)) return false;
+
+    if (headers.get("trailer")) |trailer| {
+        pw.free(trailer);
+        return false;
+    }
+    const encoding = headers.get("content-encoding") orelse return true;
+    defer pw.free(encoding);
+    return std.ascii.eqlIgnoreCase(std.mem.trim(u8, encoding, " \t"), "identity");
+}
+
+fn hasType(types: []const []const u8, content_type: []const u8) bool {
+    const end = std.mem.findScalar(u8, content_type, ';') orelse content_type.len;
+    const media_type = std.mem.trim(u8, content_type[0..end], " \t");
+    for (types) |pattern| {
+        if (std.mem.endsWith(u8, pattern, "/*")) {
+            if (std.ascii.startsWithIgnoreCase(media_type, pattern[0 .. pattern.len - 1])) return true;
+        } else if (std.ascii.eqlIgnoreCase(media_type, pattern)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// A part of a representation has its place in it by byte numbers (RFC 9110 section 14), so it stays as it is.
+fn isPartial() bool {
+    const range = pw.response_headers.get("content-range") orelse return false;
+    pw.free(range);
+    return true;
+}
+
+/// The edited body is not byte for byte what the strong validator stands for (RFC 9110 section 8.8.1).
+fn weakenEtag() void {
+    const etag = pw.response_headers.get("etag") orelse return;
+    defer pw.free(etag);
+    if (std.mem.startsWith(u8, etag, "W/")) return;
+    const weak = std.mem.concat(pw.allocator, u8, &.{ "W/", etag }) catch pw.outOfMemory();
+    defer pw.allocator.free(weak);
+    pw.response_headers.set("etag", weak);
+}
+
+// ---- editing ----
+
+/// Runs the piece in `body` through the rules. A piece that comes out as it went in is left alone.
+fn rewrite(progress: *Progress, body: pw.Buffer, size: usize, end_of_stream: bool) void {
+    const input = body.read(0, size);
+    defer pw.free(input);
+    var piece: []const u8 = input;
+    var changes: usize = 0;
+    for (progress.rules, progress.held[0..progress.rules.len]) |*rule, *held| {
+        // A rule that changes nothing returns its input, so the buffers take turns by change, not by rule.
+        const output = &buffers[changes % 2];
+        const result = rule.feed(pw.allocator, held, piece, end_of_stream, output) catch pw.outOfMemory();
+        if (result.ptr != piece.ptr) changes += 1;
+        piece = result;
+    }
+    if (changes > 0) body.replace(piece);
+    for (&buffers) |*buffer| {
+        if (buffer.capacity > largest_idle_buffer) buffer.clearAndFree(pw.allocator);
+    }
+}
+
+/// Trailers end a body without a last piece, and no host lets a filter add to the body then. Losing what is held back
+/// would hand on a wrong body as if it were right, so the stream is reset in that (rare) case: trailers that nobody
+/// announced, right after what may have been the beginning of a match.
+fn endByTrailers(ended: ?*Progress, side: pw.StreamType) pw.Action {
+    const progress = ended orelse return .proceed;
+    for (progress.held[0..progress.rules.len]) |held| {
+        if (held == 0) continue;
+        pw.log(.err, "body-rewrite: unannounced trailers after a possible match; the stream is reset", .{});
+        pw.closeStream(side);
+        return .pause;
+    }
+    return .proceed;
+}
+
+// ---- reading the configuration ----
+
+fn readConfiguration() config.Error!*Root {
+    var arena = std.heap.ArenaAllocator.init(pw.allocator);
+    errdefer arena.deinit();
+    const memory = arena.allocator();
+    const reader = config.Reader{ .arena = memory, .filter = "body-rewrite" };
+
+    const settings = try reader.object();
+    try reader.onlyKeys(settings, "the configuration", &.{ "request", "response", "types", "force_identity" });
+    const root = try memory.create(Root);
+    root.request = try readRules(reader, settings, "request");
+    root.response = try readRules(reader, settings, "response");
+    if (root.request.len + root.response.len == 0) return reader.refuse("neither request nor response has a rule", .{});
+    root.types = if (settings.get("types")) |value| try readTypes(reader, value) else &.{"text/html"};
+    root.force_identity = if (settings.get("force_identity")) |value| try reader.asBool(value, "force_identity") else false;
+    root.arena = arena; // last: from here on nothing is allocated through the local copy
+    return root;
+}
+
+fn readRules(reader: config.Reader, settings: std.json.ObjectMap, comptime side: []const u8) config.Error![]const Rule {
+    const value = settings.get(side) orelse return &.{};
+    const items = try reader.asList(value, side);
+    if (items.len > most_rules) return reader.refuse(side ++ ": {d} rules, at most {d} are allowed", .{ items.len, most_rules });
+    const rules = try reader.arena.alloc(Rule, items.len);
+    for (rules, items) |*rule, item| {
+        const fields = try reader.asObject(item, side ++ "[]");
+        try reader.onlyKeys(fields, side ++ "[]", &.{ "find", "replace" });
+        const needle = try text(reader, fields, side, "find");
+        const replacement = try text(reader, fields, side, "replace");
+        if (needle.len == 0 or needle.len > longest_needle)
+            return reader.refuse(side ++ "[].find: must be 1 to {d} bytes long", .{longest_needle});
+        if (replacement.len > longest_replacement)
+            return reader.refuse(side ++ "[].replace: must be at most {d} bytes long", .{longest_replacement});
+        rule.* = try Rule.init(reader.arena, needle, replacement);
+    }
+    return rules;
+}
+
+fn text(reader: config.Reader, fields: std.json.ObjectMap, comptime side: []const u8, comptime key: []const u8) config.Error![]const u8 {
+    const path = side ++ "[]." ++ key;
+    return reader.asString(fields.get(key) orelse return reader.refuse(path ++ ": is missing", .{}), path);
+}
+
+fn readTypes(reader: config.Reader, value: config.Value) config.Error![]const []const u8 {
+    const items = try reader.asList(value, "types");
+    if (items.len == 0) return reader.refuse("types: is empty, no body would be edited", .{});
+    const types = try reader.arena.alloc([]const u8, items.len);
+    for (types, items) |*media_type, item| {
+        media_type.* = try reader.asString(item, "types[]");
+        const slash = std.mem.findScalar(u8, media_type.*, '/') orelse 0;
+        if (slash == 0 or slash + 1 == media_type.len or std.mem.findAny(u8, media_type.*, "; ") != null)
+            return reader.refuse("types[]: '{s}' is not a media type such as text/html or text/*", .{media_type.*});
+    }
+    return types;
+}

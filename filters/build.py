@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Builds the filters with their pinned toolchains and keeps SHA256SUMS.
+
+    python filters/build.py                  every filter
+    python filters/build.py body-rewrite     some of them
+    python filters/build.py --check          build into a temporary folder and compare bit for bit with what is here
+
+Zig comes from PyPI (`pip install ziglang==0.17.0`), AssemblyScript from npm (package-lock.json; node >= 20; installed
+into filters/node_modules by the first build). The commands are in `RECIPES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+FILTERS = Path(__file__).resolve().parent
+SUMS = FILTERS / "SHA256SUMS"
+ZIG_VERSION = "0.17.0"
+
+
+class BuildError(Exception):
+    """A toolchain is missing or a command failed; the message says what to do."""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs a command in filters/, quietly unless it fails."""
+    try:
+        done = subprocess.run(arguments, cwd=FILTERS, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise BuildError(f"{arguments[0]} is not installed") from None
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
+
+
+def zig(source: str, output: Path) -> None:
+    """One .zig file with the modules of filters/zig. ReleaseSafe: a filter reads what strangers write."""
+    try:
+        version = importlib.metadata.version("ziglang")
+    except importlib.metadata.PackageNotFoundError:
+        version = "none"
+    if version.split(".post")[0] != ZIG_VERSION:
+        raise BuildError(f"ziglang {version} is installed, needed is: pip install ziglang=={ZIG_VERSION}")
+    options = "-target wasm32-freestanding -OReleaseSafe -fno-entry -rdynamic -fstrip -fsingle-threaded --stack 65536"
+    modules = f"--dep proxy_wasm --dep config -Mroot={source} -Mproxy_wasm=zig/proxy_wasm.zig"
+    modules += " --dep proxy_wasm -Mconfig=zig/config.zig"
+    run([sys.executable, "-m", "ziglang", "build-exe", *options.split(), f"-femit-bin={output}", *modules.split()])
+
+
+def assemblyscript(source: str, output: Path) -> None:
+    """One .ts file; see as/proxy_wasm.ts for the runtime."""
+    compiler = FILTERS / "node_modules" / "assemblyscript" / "bin" / "asc.js"
+    if not compiler.exists():
+        run(["npm", "ci"])
+    options = "-O3 --noColors --runtime minimal --use abort=as/proxy_wasm/abort"
+    run(["node", str(compiler), source, "-o", str(output), *options.split()])
+
+
+RECIPES: dict[str, tuple[Callable[[str, Path], None], str]] = {
+    "basic-auth": (zig, "basic-auth/basic_auth.zig"),
+    "body-rewrite": (zig, "body-rewrite/body_rewrite.zig"),
+    "header-rewrite": (assemblyscript, "header-rewrite/header_rewrite.ts"),
+}
+
+
+def built(name: str) -> Path:
+    """Where the module of a filter is kept."""
+    return FILTERS / name / f"{name}.wasm"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file in hex; empty if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def write_sums() -> None:
+    """SHA256SUMS as `sha256sum --check` reads it, from filters/."""
+    SUMS.write_text("".join(f"{digest(built(name))}  {name}/{name}.wasm\n" for name in RECIPES if built(name).exists()))
+
+
+def check(name: str) -> str:
+    """What is wrong with the module of a filter; empty if a fresh build is equal and SHA256SUMS says so."""
+    compiler, source = RECIPES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / f"{name}.wasm"
+        compiler(source, fresh)
+        if digest(fresh) != digest(built(name)):
+            return f"{name}: a fresh build differs from {name}.wasm; run filters/build.py {name}"
+    if f"{digest(built(name))}  {name}/{name}.wasm" not in SUMS.read_text().splitlines():
+        return f"{name}: SHA256SUMS does not match {name}.wasm; run filters/build.py {name}"
+    return ""
+
+
+def main() -> int:
+    """0 if all went well, 1 if something could not be built or differs."""
+    parser = argparse.ArgumentParser(description="Builds the filters with their pinned toolchains.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(RECIPES)} (default: all)")
+    parser.add_argument("--check", action="store_true", help="compare a fresh build bit for bit instead of keeping it")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(RECIPES):
+        parser.error(f"unknown filter: {', '.join(sorted(unknown))}")
+    problems = []
+    for name in options.names or RECIPES:
+        try:
+            if options.check:
+                if problem := check(name):
+                    problems.append(problem)
+                continue
+            compiler, source = RECIPES[name]
+            compiler(source, built(name))
+            built(name).chmod(0o644)
+            print(f"{name}: {built(name).stat().st_size} bytes, sha256 {digest(built(name))}")
+        except BuildError as error:
+            problems.append(f"{name}: {error}")
+    if not options.check:
+        write_sums()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+module penstock.test/goguest
+
+go 1.24
