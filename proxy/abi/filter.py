@@ -1,6 +1,6 @@
 """What the chain knows of a filter, whatever its ABI."""
 
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.abi.memory import Region
 from proxy.telemetry.stream import StreamInfo
@@ -17,7 +17,8 @@ CONTINUE_RESPONSE: Final = 1 << 11
 CLOSE_REQUEST: Final = 1 << 12
 CLOSE_RESPONSE: Final = 1 << 13
 BODY: Final = 1 << 14
-ROUTE: Final = 1 << 16
+SWITCHED: Final = 1 << 18
+"""The callback set an effective context: what it asked for may concern other streams."""
 FAILED: Final = 1 << 17
 """The filter is gone and its policy is fail closed."""
 
@@ -38,16 +39,20 @@ class StreamHost(Protocol):
     region: Region
     info: StreamInfo
     properties: dict[bytes, bytes]
-    attributes: dict[str, Any]
+
+    # From outside of the stream's own callbacks: a tick, the answer to a call, another stream's callback.
+
+    def held(self, filter_: "StreamFilter", direction: int) -> bytes | None:
+        """What `filter_` holds of a body and has seen; None if it holds none. 0 the request, 1 the response."""
+
+    def replace_held(self, filter_: "StreamFilter", direction: int, data: bytes) -> None: ...
 
     def resume(self, filter_: "StreamFilter", direction: int) -> None:
-        """Continue what the filter paused: 0 the request, 1 the response. Called outside of the filter's callbacks."""
+        """Continue what the filter holds."""
 
-    def reply(self, filter_: "StreamFilter", reply: LocalReply) -> None:
-        """A local reply that a filter made outside of its own callbacks."""
+    def reply(self, filter_: "StreamFilter", reply: "LocalReply") -> None: ...
 
-    def reset(self) -> None:
-        """The filter closes the stream."""
+    def close(self) -> None: ...
 
 
 class StreamFilter(Protocol):

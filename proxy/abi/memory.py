@@ -53,9 +53,9 @@ REASONS: Final = (
     "the authority is not a host",
     "a header name is not a token",
     "a header value has control characters or an unknown expectation",
-    "the status is not three digits",
+    "the status is not one of a final response",
     "the content-length is not one number",
-    "the head has too many Connection fields",
+    "the head is too large",
     "the protocol is not known",
 )
 HEAD_WORDS: Final = 3
@@ -124,6 +124,7 @@ class Layout(NamedTuple):
     readable: int
     effective: int
     scratch_top: int
+    result: int
 
 
 EMPTY_LINK: Final = """
@@ -136,6 +137,13 @@ EMPTY_LINK: Final = """
   (func (export "callback") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 0)))
 """
 """What stands where a filter would be, in the store that only loads and emits heads."""
+
+
+CORE_FUNCTIONS: Final = {
+    "load_request": 3, "load_response": 4, "emit_request": 1, "emit_response": 1, "map_set_pairs": 2, "set_answer": 2, "new_stream": 0,
+    "room": 1, "prepare": 1, "mend": 0,
+}  # fmt: skip
+"""What is called outside of filters, and how many arguments it takes."""
 
 
 def memory_type() -> wasmtime.MemoryType:
@@ -154,22 +162,25 @@ class StreamMemory:
         link = self.store.instantiate(empty_link, [])
         instance = self.store.instantiate(core, self.core_imports(self.store, link))
         address = self.store.call(self.store.function(instance, "layout"))
-        self.at = Layout(*struct.unpack_from("<17I", self.buffer, address))
+        self.at = Layout(*struct.unpack_from("<18I", self.buffer, address))
         self.context = self.store.context
         self.trap = self.store.trap
         self.values = ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
-        self.functions = {
-            name: self.store.function(instance, name)
-            for name in ("load_request", "load_response", "emit_request", "emit_response", "map_set_pairs", "new_stream", "room", "prepare")
-        }  # fmt: skip
+        self.functions = {name: self.store.function(instance, name, n) for name, n in CORE_FUNCTIONS.items()}
         self.load_request_function = self.functions["load_request"]
         self.load_response_function = self.functions["load_response"]
         self.emit_request_function = self.functions["emit_request"]
         self.emit_response_function = self.functions["emit_response"]
         self.persistent_top = self.at.persistent
         self.live: Region | None = None
+        self.nobody = Region()
+        """A stream without heads: what a root context acts on."""
         self.top = struct.Struct("<I")
         self.head_result = struct.Struct("<4IQI")
+        self.empty = struct.pack("<I", self.at.arena) + bytes(self.at.arena - self.at.stream - 4)
+        self.save(self.begin_empty())
+        assert self.live is not None
+        self.nobody.snapshot, self.live = self.live.snapshot, None
         self.set_date(0.0)
 
     def core_imports(self, store: Store, link: Any) -> list[Any]:
@@ -217,6 +228,11 @@ class StreamMemory:
         data: bytes = self.buffer[address : address + size]
         return data
 
+    def write(self, address: int, data: bytes) -> None:
+        if address + len(data) > len(self.buffer):
+            self.buffer = self.engine.memory()
+        self.buffer[address : address + len(data)] = data
+
     def words_at(self, address: int, count: int) -> tuple[int, ...]:
         return struct.unpack_from(f"<{count}I", self.buffer, address)
 
@@ -248,8 +264,9 @@ class StreamMemory:
         if live is not None:
             self.save(live)
         self.live = region
-        snapshot = region.snapshot
         start = self.at.stream
+        # A region that was released, or never filled, is an empty stream, and not what the last one left.
+        snapshot = region.snapshot or self.empty
         self.buffer[start : start + len(snapshot)] = snapshot
 
     def save(self, region: Region) -> None:
@@ -357,14 +374,27 @@ class StreamMemory:
         buffer = self.buffer
         return [(buffer[k : k + n], buffer[v : v + size]) for k, n, v, size in self.entries(map_)]
 
-    def torn(self) -> bool:
-        """Did a stop in the middle of moving entries leave the live stream unusable? (core/maps.c, `compact`)"""
-        return self.words_at(self.at.stream + 8, 1)[0] != 0
+    def edited(self, map_: int) -> bool:
+        """Has a filter edited this map of the live stream?"""
+        return bool(self.words_at(self.at.stream + 4, 1)[0] >> map_ & 1)
+
+    def mend(self) -> None:
+        """After a fault in a filter's call: finish a move of entries that it stopped (core/maps.c, `compact`)."""
+        if self.words_at(self.at.stream + 8, 1)[0]:
+            self.store.call(self.functions["mend"])
+
+    def set_answer(self, map_: int, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Fill map 4 to 7 for the next callback (gRPC metadata, the answer to a call); names in lower case. False: too large."""
+        block = encode_pairs(pairs) if pairs else b""
+        self.write_scratch(block)
+        return not self.store.call(self.functions["set_answer"], map_, len(block))
 
     def take_scratch(self, size: int) -> int:
         """Scratch for an answer to the running host call, behind what the core has put there; its address."""
         top = self.words_at(self.at.scratch_top, 1)[0]
         address = (top + 7) & ~7
+        if address + size > len(self.buffer):
+            self.buffer = self.engine.memory()  # the core may have grown it
         if address + size > len(self.buffer):
             self.engine.grow_memory(address + size - len(self.buffer))
             self.buffer = self.engine.memory()

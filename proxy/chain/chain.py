@@ -5,7 +5,7 @@ path.py; here is what joins them: local replies, failures, and filters that cont
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from proxy.abi.filter import (
     CLOSE_REQUEST,
@@ -28,7 +28,7 @@ from proxy.chain.commands import (
     SendResponseData,
     SendResponseHeaders,
 )
-from proxy.chain.path import Path, RequestPath, ResponsePath
+from proxy.chain.path import Hold, Path, RequestPath, ResponsePath
 from proxy.telemetry.stream import StreamInfo
 
 FAIL_STREAM = "wasm_fail_stream"
@@ -40,24 +40,28 @@ UNAVAILABLE = 14
 GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """HTTP to gRPC (grpc/doc/http-grpc-status-mapping.md); all others are 2, unknown."""
 
+OVER = RequestPath(cast(Any, None), [], [])
+"""Both directions of a stream that is over."""
+OVER.closed = True
+
 
 class Chain:
-    """`participants`: the filters of this stream in the config's order, each with (has request body, has response body).
+    """Made, then `take_part`, then events, then `finish`.
 
     A filter's failure is its own: it is skipped or answered for here, and nobody else's callbacks see it.
     """
 
     __slots__ = (
         "attributes",
+        "clocked",
+        "deferred",
         "filters",
         "finished",
         "info",
         "memory",
         "outbox",
-        "pauses",
         "properties",
         "region",
-        "replied",
         "request",
         "response",
         "response_begun",
@@ -75,14 +79,16 @@ class Chain:
         self.filters: list[StreamFilter] = []
         self.response_begun = False
         """A response, the upstream's or our own, has entered the chain."""
-        self.replied = False
-        self.pauses = 0
+        self.clocked: Hold | None = None
+        """The hold whose deadline runs."""
+        self.deferred: list[tuple[Path, StreamFilter]] | None = None
+        """What filters let go of in a direction whose walk had not come to its end."""
         self.finished = False
         self.request: Path
         self.response: Path
 
     def take_part(self, filters: list[StreamFilter], request_bodies: list[bool], response_bodies: list[bool]) -> None:
-        """The stream's filters, in the config's order; before any event."""
+        """The stream's filters, in the config's order, and which of them have the body callbacks."""
         self.filters = filters
         self.request = RequestPath(self, filters, request_bodies)
         self.response = ResponsePath(self, filters[::-1], response_bodies[::-1])
@@ -93,131 +99,200 @@ class Chain:
         """The request's head is loaded in the live region."""
         self.memory.attach(self.region)
         self.request.headers(end_stream)
+        if self.deferred:
+            self.settle()
 
     def request_data(self, data: bytes, end_stream: bool) -> None:
         self.memory.attach(self.region)
         self.request.data(data, end_stream)
+        if self.deferred:
+            self.settle()
 
     def response_headers(self, end_stream: bool) -> None:
         """The response's head is loaded in the live region."""
         self.memory.attach(self.region)
         self.response_begun = True
         self.response.headers(end_stream)
+        if self.deferred:
+            self.settle()
 
     def response_data(self, data: bytes, end_stream: bool) -> None:
         self.memory.attach(self.region)
         self.response.data(data, end_stream)
+        if self.deferred:
+            self.settle()
 
     def local_reply(self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """The gateway answers instead of the upstream. The answer walks the response chain, as a filter's own does."""
-        self.reply(LocalReply(status, details, body, tuple(headers), None), None)
+        self.answer(LocalReply(status, details, body, tuple(headers), None), None)
+        self.settle()
+
+    def pause_expired(self) -> None:
+        """A filter has held the stream for as long as it may: go on without it, or answer for it, by its policy."""
+        hold = self.clocked
+        if hold is None:
+            return
+        self.memory.attach(self.region)
+        hold.filter.overdue()
+        if hold.filter.fails_open:
+            path = self.request if hold in self.request.holds.values() else self.response
+            path.resume(hold.filter)
+        else:
+            self.answer(LocalReply(503, PAUSE_TIMEOUT, b"", (), UNAVAILABLE), None)
+        self.settle()
 
     def finish(self) -> None:
         """The stream is over, well or not: log, done, delete. Once."""
         if self.finished:
             return
         self.finished = True
-        self.request.closed = self.response.closed = True
-        if self.filters:
+        filters = self.filters
+        if filters:
             self.memory.attach(self.region)
-            for filter_ in self.filters:
+            for filter_ in filters:
                 filter_.finish()
+        # Without these cycles a stream's memory is freed at once, not by the collector.
+        self.filters = []
+        self.request = self.response = OVER
+        self.clocked = None
 
-    # ---- What filters ask for ----
-
-    def attend(self, path: Path, filter_: StreamFilter, result: int) -> bool:
-        """What a callback on `path` asked of the chain beside its action. True: the walk on `path` is over."""
-        if result & FAILED:
-            self.reply(LocalReply(503, FAIL_STREAM, b"", (), UNAVAILABLE), filter_)
-            return True
-        if result & LOCAL_REPLY and filter_.local_reply is not None:
-            reply, filter_.local_reply = filter_.local_reply, None
-            self.reply(reply, None)
-            return True
-        if result & (CLOSE_REQUEST | CLOSE_RESPONSE):
-            self.abort(CLOSE_STREAM)
-            return True
-        other, flag = (
-            (self.response, CONTINUE_RESPONSE) if path.direction == REQUEST else (self.request, CONTINUE_REQUEST)
-        )
-        if result & flag:
-            other.resume(filter_)
-        return path.closed
-
-    def pause_began(self, filter_: StreamFilter) -> None:
-        self.pauses += 1
-        if self.pauses == 1:
-            self.outbox.append(PauseBegan(filter_.pause_seconds))
-
-    def pause_ended(self) -> None:
-        self.pauses -= 1
-        if not self.pauses:
-            self.outbox.append(PauseEnded())
-
-    def pause_expired(self) -> None:
-        """Filters have held the stream for as long as they may: go on without them, or answer for them, by policy."""
-        self.memory.attach(self.region)
-        for path in (self.request, self.response):
-            for i, hold in list(path.holds.items()):
-                if not hold.timed or path.closed:
-                    continue
-                filter_ = path.filters[i]
-                filter_.overdue()
-                if not filter_.fails_open:
-                    self.reply(LocalReply(503, PAUSE_TIMEOUT, b"", (), UNAVAILABLE), None)
-                    return
-                path.resume(filter_)
+    # ---- What filters ask for outside of the stream's events ----
 
     def resume(self, filter_: StreamFilter, direction: int) -> None:
-        """A filter continues from outside of the stream's own events."""
+        """A filter continues what it paused."""
         if self.finished:
             return
         self.memory.attach(self.region)
         (self.request if direction == REQUEST else self.response).resume(filter_)
-        self.wake()
+        self.settle()
+        if self.outbox:
+            self.wake()
+
+    def reply(self, filter_: StreamFilter, reply: LocalReply) -> None:
+        """A filter answers; or, when it is down, somebody answers for it."""
+        if self.finished:
+            return
+        self.memory.attach(self.region)
+        self.answer(reply, filter_ if filter_.down else None)
+        self.settle()
+        if self.outbox:
+            self.wake()
+
+    def close(self) -> None:
+        """A filter closes the stream."""
+        self.abort(CLOSE_STREAM)
+        if self.outbox:
+            self.wake()
+
+    def held(self, filter_: StreamFilter, direction: int) -> bytes | None:
+        """What a filter holds of a body and has seen; None if it holds none."""
+        return (self.request if direction == REQUEST else self.response).held(filter_)
+
+    def replace_held(self, filter_: StreamFilter, direction: int, data: bytes) -> None:
+        (self.request if direction == REQUEST else self.response).replace_held(filter_, data)
+
+    # ---- What they ask for in callbacks ----
+
+    def attend(self, path: Path, filter_: StreamFilter, result: int) -> bool:
+        """What a callback on `path` asked of the chain beside its action. True: the walk on `path` is over."""
+        if result & FAILED:
+            self.answer(LocalReply(503, FAIL_STREAM, b"", (), UNAVAILABLE), filter_)
+            return True
+        if result & LOCAL_REPLY and filter_.local_reply is not None:
+            reply, filter_.local_reply = filter_.local_reply, None
+            self.answer(reply, None)
+            return True
+        if result & (CLOSE_REQUEST | CLOSE_RESPONSE):
+            self.abort(CLOSE_STREAM)
+            return True
+        if path.direction == REQUEST:
+            other, flag = self.response, CONTINUE_RESPONSE
+        else:
+            other, flag = self.request, CONTINUE_REQUEST
+        if result & flag:
+            if other.busy:
+                # What the filter held there came after what walks there now.
+                self.deferred = [*(self.deferred or ()), (other, filter_)]
+            else:
+                path.busy = True
+                other.resume(filter_)
+                path.busy = False
+        return path.closed
+
+    def settle(self) -> None:
+        """No walk is under way: those that waited for that."""
+        while self.deferred:
+            (path, filter_), *self.deferred = self.deferred
+            path.resume(filter_)
+
+    def pause_began(self, hold: Hold) -> None:
+        """A filter holds the stream up. One deadline runs at a time; the others wait for their turn."""
+        if self.clocked is None:
+            self.clocked = hold
+            self.outbox.append(PauseBegan(hold.filter.pause_seconds))
+
+    def pause_ended(self, hold: Hold) -> None:
+        """`hold` is no more."""
+        if hold is not self.clocked:
+            return
+        self.clocked = None
+        self.outbox.append(PauseEnded())
+        for path in (self.request, self.response):
+            for other in path.holds.values():
+                if other.timed and self.clocked is None:
+                    self.pause_began(other)
 
     def abort(self, details: str) -> None:
         """Nothing more can be done for the client."""
-        self.request.closed = self.response.closed = True
+        if self.response.closed:
+            return
         self.info.details = details
         self.outbox.append(Reset(details))
+        self.request.close()
+        self.response.close()
 
     # ---- Local replies ----
 
-    def reply(self, reply: LocalReply, failed: StreamFilter | None) -> None:
+    def answer(self, reply: LocalReply, failed: StreamFilter | None) -> None:
         """Answer from here (Envoy: FilterManager::sendLocalReply).
 
         Before any response the answer walks the filters that have seen the request's headers, less `failed`. If a
         response is in the chain it goes to the client at once; if one has been sent, the stream is cut.
         """
-        self.request.closed = True
+        if self.response.closed:
+            return
         if self.response.sent:
             self.abort(reply.details)
             return
         self.info.details = reply.details
-        walks = not self.response_begun
-        self.response_begun = self.replied = True
         self.outbox.append(AnswerLocally(reply.details))
+        self.request.close()
         self.memory.attach(self.region)
         head_only, body = self.compose(reply)
-        path = self.response
-        if not walks:
-            path.closed = path.sent = True
-            path.holds.clear()
+        if self.response_begun:
+            path = self.response
+            path.sent = True
+            path.close()
             self.outbox.append(SendResponseHeaders(head_only))
             if not head_only:
                 self.outbox.append(SendResponseData(body, True))
             return
-        seen = self.filters[: self.request.reached]
-        down = failed is not None
-        keep = [i for i, filter_ in enumerate(seen) if not (filter_ is failed or (down and filter_.down))]
-        bodies = path.bodies[::-1]
-        self.response = path = ResponsePath(
-            self, [seen[i] for i in reversed(keep)], [bodies[i] for i in reversed(keep)]
-        )
+        self.response_begun = True
+        path = self.response = self.response_of(failed)
         path.headers(head_only)
-        if not head_only and path is self.response and not path.closed:
+        if not head_only and not path.closed:
             path.feed(0, body, True)
+
+    def response_of(self, failed: StreamFilter | None) -> Path:
+        """The way of a local reply. Filters that share the VM of a failed one are down with it."""
+        bodies = self.response.bodies[::-1]
+        taken = [
+            (filter_, bodies[i])
+            for i, filter_ in enumerate(self.filters[: self.request.reached])
+            if failed is None or not (filter_ is failed or filter_.down)
+        ]
+        taken.reverse()
+        return ResponsePath(self, [filter_ for filter_, _ in taken], [inspects for _, inspects in taken])
 
     def compose(self, reply: LocalReply) -> tuple[bool, bytes]:
         """Load the reply's head: (it ends the stream, body)."""
@@ -225,7 +300,7 @@ class Chain:
         body = reply.body
         kept = [(k.lower(), v) for k, v in reply.headers if not k.startswith(b":")]
         content_type = self.memory.get(REQUEST_HEADERS, b"content-type") or b""
-        if content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";"):
+        if content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+"):
             grpc = reply.grpc_status if reply.grpc_status is not None else GRPC_STATUS.get(status, 2)
             dropped = (b"content-type", b"content-length", b"grpc-status", b"grpc-message")
             pairs = [(b":status", b"200"), *(pair for pair in kept if pair[0] not in dropped)]
@@ -251,9 +326,9 @@ class Chain:
         if b"content-type" not in names:
             pairs.append((b"content-type", b"text/plain"))
         self.memory.set_pairs(RESPONSE_HEADERS, pairs)
-        return self.info.method == "HEAD" or status in (204, 304), body
+        return self.info.method == "HEAD", body
 
 
 def percent_encoded(text: bytes) -> bytes:
-    """grpc-message (gRPC over HTTP/2, "Responses"): printable ASCII less % as it stands, the rest as %XX."""
-    return b"".join(b"%c" % c if 0x20 <= c <= 0x7E and c != 0x25 else b"%%%02X" % c for c in text)
+    """grpc-message (gRPC over HTTP/2, "Responses"): printable ASCII less % (and ~, as Envoy) as it stands, the rest as %XX."""
+    return b"".join(b"%c" % c if 0x20 <= c < 0x7E and c != 0x25 else b"%%%02X" % c for c in text)

@@ -1,12 +1,15 @@
 """A worker's filters: started once, opened for each stream by its route."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from proxy.abi.filter import FilterFactory, StreamFilter
 from proxy.abi.memory import Region, StreamMemory
 from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter
-from proxy.abi.proxy_wasm.plugin import Plugin, Settings, StartError, VmSlot
+from proxy.abi.proxy_wasm.plugin import Plugin
+from proxy.abi.proxy_wasm.settings import Settings
+from proxy.abi.proxy_wasm.slot import Services, StartError, VmSlot
 from proxy.chain.chain import Chain
 from proxy.config.model import Config, Route
 from proxy.telemetry.telemetry import Telemetry
@@ -70,8 +73,10 @@ class Chains:
         self.plans: dict[int, Plan] = {}
         self.default = Plan(())
         self.loader: Loader | None = None
+        self.services = Services()
 
     async def start(self) -> None:
+        self.services = Services(later=asyncio.get_running_loop().call_later)
         self.load()
 
     def load(self) -> None:
@@ -98,7 +103,7 @@ class Chains:
         settings = settings_of(filter_, self.config.log.level)
         slot = self.slots.get(key)
         if slot is None:
-            slot = self.slots[key] = VmSlot(loader.memory, loader.compiled(prepared), settings)
+            slot = self.slots[key] = VmSlot(loader.memory, loader.compiled(prepared), settings, self.services)
         instruments = self.telemetry.instruments.filter(filter_.name)
         return Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
 
@@ -158,6 +163,7 @@ def settings_of(filter_: Any, log_level: str) -> Settings:
         headers=limits.headers,
         header_bytes=limits.header_bytes,
         pause=limits.pause,
+        tick=limits.tick,
         environment=dict(filter_.capabilities.env),
         host_functions=filter_.capabilities.host_functions,
     )

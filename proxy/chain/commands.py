@@ -56,14 +56,17 @@ class ResumeResponse:
 
 @dataclass(slots=True)
 class PauseBegan:
-    """Filters hold the stream: call `pause_expired` after `seconds`, unless PauseEnded comes before."""
+    """A filter holds the stream up: call `pause_expired` after `seconds`, unless PauseEnded comes before.
+
+    The two alternate: of several filters that hold the stream at once, each gets its time when it is its turn.
+    """
 
     seconds: float
 
 
 @dataclass(slots=True)
 class PauseEnded:
-    """No filter holds the stream any longer."""
+    """That filter holds it no longer."""
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class AnswerLocally:
 
 @dataclass(slots=True)
 class Reset:
-    """The stream cannot end well: close the client's connection, let go of the upstream side."""
+    """The stream cannot end well: close the client's connection, let go of the upstream side. What follows means nothing."""
 
     details: str = ""
 

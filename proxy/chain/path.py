@@ -9,10 +9,14 @@ callback, or from outside (`resume`). Filters nearer the frame's origin go on se
     HEADERS   on headers, with allow_on_headers_stop_iteration: data callbacks go on, the first that continues lets go
     BUFFER    on data, action 1: each later callback sees everything that was held so far
     WATERMARK on data, action 2: data is held, but each callback sees only what is new
-    DROP      on data, action 3 and above: what the filter saw is thrown away
+    DROP      on data, action 3 and above: what is new is thrown away; what was held before stays held
 
 ALL and WATERMARK stop the reading of that side when more than the filter's limit waits; BUFFER over the limit ends the
 stream (413, 500), since the filter asked for all of it.
+
+Where Envoy differs: a filter that continues in the very callback that pauses goes on here; there the stream hangs, or waits
+for the next callback. Continuing what is not paused does nothing here; there it can crash. A filter that, continued, pauses
+on more data than its limit gets the 413 or 500 here; there reading never starts again.
 """
 
 from enum import Enum
@@ -28,6 +32,7 @@ from proxy.abi.filter import (
     FAILED,
     LOCAL_REPLY,
     PAUSE,
+    LocalReply,
     StreamFilter,
 )
 from proxy.chain.commands import (
@@ -66,9 +71,10 @@ class Stop(Enum):
 class Hold:
     """What waits at one filter."""
 
-    __slots__ = ("data", "end", "headers", "headers_end", "reading_stopped", "stop", "timed")
+    __slots__ = ("data", "end", "filter", "headers", "headers_end", "over", "stop", "timed")
 
-    def __init__(self, stop: Stop, headers: bool, headers_end: bool) -> None:
+    def __init__(self, filter_: StreamFilter, stop: Stop, headers: bool, headers_end: bool) -> None:
+        self.filter = filter_
         self.stop = stop
         self.headers = headers
         """The headers have not gone on."""
@@ -77,7 +83,8 @@ class Hold:
         self.data = bytearray()
         self.end = False
         """The end of the stream waits behind `data`."""
-        self.reading_stopped = False
+        self.over = False
+        """`data` is more than the filter may hold: this side is not read."""
         self.timed = False
         """The filter's pause deadline runs: it waits for nothing that the peer has still to send."""
 
@@ -85,10 +92,12 @@ class Hold:
 class Path:
     """Walks one direction. `filters` in the order of the walk; `bodies`: which of them have the data callback."""
 
-    __slots__ = ("bodies", "chain", "closed", "filters", "holds", "inspected", "reached", "sent")
+    __slots__ = ("bodies", "busy", "chain", "closed", "filters", "holds", "inspected", "over", "reached", "sent")
 
     direction: int
     continued: int
+    overflows_unseen: bool
+    """Data over the limit of a buffering filter ends the stream before, not after the filter has seen it."""
 
     def __init__(self, chain: "Chain", filters: list[StreamFilter], bodies: list[bool]) -> None:
         self.chain = chain
@@ -102,6 +111,10 @@ class Path:
         """The headers have left the chain."""
         self.closed = False
         """Nothing walks any more: the stream was answered, reset, or this direction is over."""
+        self.over = 0
+        """How many holds are over their limit."""
+        self.busy = False
+        """A walk waits in the middle, while what its filter let go of in the other direction walks there."""
 
     # ---- What differs by direction ----
 
@@ -130,24 +143,25 @@ class Path:
         filters = self.filters
         for i in range(start, len(filters)):
             filter_ = filters[i]
-            self.reached = i + 1
             result = self.call_headers(filter_, end)
             if not result:
                 continue
-            if result & NEEDS_CHAIN and self.defer(filter_, result):
+            self.reached = i + 1
+            if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
                 return
             action = result & ACTION
             # 2 is Envoy's ContinueAndEndStream, which its Wasm filter treats as Continue.
             if action in (0, 2) or result & self.continued:
                 continue
             only_headers = action == PAUSE and filter_.stops_iteration_on_headers
-            self.holds[i] = hold = Hold(Stop.HEADERS if only_headers else Stop.ALL, True, end)
-            self.check_pause(filter_, hold)
+            self.holds[i] = hold = Hold(filter_, Stop.HEADERS if only_headers else Stop.ALL, True, end)
+            self.check_pause(hold)
             return
+        self.reached = len(filters)
         self.sent = True
         self.emit(self.headers_command(end))
         if end:
-            self.closed = True
+            self.ended()
 
     def data(self, data: bytes, end: bool) -> None:
         """Data from outside. Like Envoy's HTTP/1 codec, the end comes as an empty piece of its own."""
@@ -155,131 +169,154 @@ class Path:
             return
         if not self.inspected and not self.holds:
             self.send(data, end)
-        elif data and end:
+            return
+        if data:
             self.feed(0, data, False)
-            if not self.closed:
-                self.feed(0, b"", True)
-        else:
-            self.feed(0, data, end)
+        if end and not self.closed:
+            self.feed(0, b"", True)
 
     def feed(self, start: int, data: bytes, end: bool) -> None:
-        """Data arrives at filter `start`."""
+        """Data arrives at filter `start`. Emptied by a filter, it still goes to the others."""
         filters, bodies, holds = self.filters, self.bodies, self.holds
         for i in range(start, len(filters)):
             hold = holds.get(i) if holds else None
             if hold is not None and hold.stop is Stop.ALL:
                 hold.data += data
                 hold.end = end
-                self.check_watermark(i, hold)
+                self.check_watermark(hold)
                 return
             filter_ = filters[i]
+            buffered = too_large = False
             if bodies[i]:
                 if hold is not None and hold.stop is Stop.BUFFER:
-                    if self.overflows_before(filter_, hold, data):
+                    buffered = True
+                    too_large = len(hold.data) + len(data) > filter_.body_limit
+                    if too_large and self.overflows_unseen:
+                        self.overflow()
                         return
-                    data = bytes(hold.data) + data
-                    hold.data.clear()
+                    hold.data += data
+                    data = bytes(hold.data)
                 result = self.call_body(filter_, data, end)
                 if result & BODY:
                     data = filter_.body
-                if result & NEEDS_CHAIN and self.defer(filter_, result):
+                if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
+                    return
+                if too_large:
+                    self.overflow()
                     return
                 action = 0 if result & self.continued else result & ACTION
                 if action:
-                    self.stop_data(i, filter_, action, data, end)
+                    self.stop_data(i, action, data, end)
                     return
             if hold is not None:
-                if hold.data:
+                if hold.data and not buffered:
                     data = bytes(hold.data) + data
                 self.let_go(i, hold)
-                if hold.headers and not self.release_headers(i, False):
-                    return
-            if not data and not end:
-                return
+                if hold.headers:
+                    self.headers(False, i + 1)
+                    if self.closed:
+                        return
         self.send(data, end)
 
-    def stop_data(self, i: int, filter_: StreamFilter, action: int, data: bytes, end: bool) -> None:
-        """Filter `i` answered a data callback with `action`."""
+    def stop_data(self, i: int, action: int, data: bytes, end: bool) -> None:
+        """Filter `i` answered a data callback with `action`. `data`: what it was shown, as it left it."""
+        filter_ = self.filters[i]
         hold = self.holds.get(i)
         if hold is None:
-            hold = self.holds[i] = Hold(Stop.BUFFER, False, False)
+            hold = self.holds[i] = Hold(filter_, Stop.DROP, False, False)
         hold.end = end
-        self.check_pause(filter_, hold)
+        if hold.stop is Stop.BUFFER:
+            hold.data[:] = data
+        elif action in (PAUSE, WATERMARK_ACTION):
+            hold.data += data
         if action == PAUSE:
             hold.stop = Stop.BUFFER
-            hold.data += data
             if len(hold.data) > filter_.body_limit:
-                self.overflow(filter_)
-        elif action == WATERMARK_ACTION:
-            hold.stop = Stop.WATERMARK
-            hold.data += data
-            self.check_watermark(i, hold)
+                self.overflow()
+                return
         else:
-            hold.stop = Stop.DROP
+            hold.stop = Stop.WATERMARK if action == WATERMARK_ACTION else Stop.DROP
+            self.check_watermark(hold)
+        self.check_pause(hold)
 
     def send(self, data: bytes, end: bool) -> None:
         if data or end:
             self.emit(self.data_command(data, end))
         if end:
-            self.closed = True
+            self.ended()
+
+    def ended(self) -> None:
+        """The end of this direction has left the chain."""
+        self.closed = True
 
     # ---- Letting go ----
 
     def resume(self, filter_: StreamFilter) -> None:
         """A filter continues what it held, from outside of this direction's callbacks. Without a hold nothing happens."""
-        i = next((i for i, held_by in enumerate(self.filters) if held_by is filter_), -1)
-        hold = self.holds.get(i)
-        if hold is None or self.closed:
+        i = next((i for i, hold in self.holds.items() if hold.filter is filter_), None)
+        if i is None:
             return
+        hold = self.holds[i]
         self.let_go(i, hold)
-        seen = hold.stop is not Stop.ALL
-        data = bytes(hold.data)
         if hold.headers:
-            ends = hold.headers_end or (hold.end and not data)
-            if not self.release_headers(i, ends) and not self.holds:
-                return
-            if ends:
-                return
-        if (data or hold.end) and not self.closed:
-            self.feed(i + 1 if seen else i, data, hold.end)
-
-    def release_headers(self, i: int, end: bool) -> bool:
-        """The headers that filter `i` held go on. False if the walk of this direction ended with that."""
-        self.headers(end, i + 1)
-        return not self.closed or end
+            self.headers(hold.headers_end, i + 1)
+        if (hold.data or hold.end) and not self.closed:
+            self.feed(i if hold.stop is Stop.ALL else i + 1, bytes(hold.data), hold.end)
 
     def let_go(self, i: int, hold: Hold) -> None:
         del self.holds[i]
-        self.filters[i].continued(self.direction)
-        if hold.timed:
-            self.chain.pause_ended()
-        if hold.reading_stopped:
-            self.emit(self.reading_command(stop=False))
+        hold.filter.continued(self.direction)
+        self.chain.pause_ended(hold)
+        if hold.over:
+            self.over -= 1
+            if not self.over:
+                self.emit(self.reading_command(stop=False))
+
+    def close(self) -> None:
+        """Nothing walks on. What is held is dropped."""
+        self.closed = True
+        if self.holds:
+            dropped = list(self.holds.values())
+            self.holds.clear()
+            for hold in dropped:
+                self.chain.pause_ended(hold)
+            if self.over:
+                self.over = 0
+                self.emit(self.reading_command(stop=False))
+
+    def hold_of(self, filter_: StreamFilter) -> Hold | None:
+        return next((hold for hold in self.holds.values() if hold.filter is filter_), None)
+
+    def held(self, filter_: StreamFilter) -> bytes | None:
+        """The data that a filter holds and has seen; None if it holds none."""
+        hold = self.hold_of(filter_)
+        return None if hold is None or hold.stop is Stop.ALL else bytes(hold.data)
+
+    def replace_held(self, filter_: StreamFilter, data: bytes) -> None:
+        """The filter has edited what it holds."""
+        hold = self.hold_of(filter_)
+        if hold is not None and hold.stop is not Stop.ALL:
+            hold.data[:] = data
 
     # ---- Limits ----
 
-    def check_pause(self, filter_: StreamFilter, hold: Hold) -> None:
-        """A filter that holds a body may wait for the rest of it; from then on, and for headers at once, time runs."""
-        if not hold.timed and (hold.end or hold.headers_end or hold.stop is Stop.ALL):
+    def check_pause(self, hold: Hold) -> None:
+        """A filter that holds a body may wait for the rest of it; when there is no rest to come, and for headers at once,
+        time runs."""
+        if not hold.timed and (hold.end or hold.headers_end or hold.over or hold.stop is Stop.ALL):
             hold.timed = True
-            self.chain.pause_began(filter_)
+            self.chain.pause_began(hold)
 
-    def check_watermark(self, i: int, hold: Hold) -> None:
-        if len(hold.data) > self.filters[i].body_limit and not hold.reading_stopped:
-            hold.reading_stopped = True
-            self.emit(self.reading_command(stop=True))
+    def check_watermark(self, hold: Hold) -> None:
+        if len(hold.data) > hold.filter.body_limit and not hold.over:
+            hold.over = True
+            self.over += 1
+            if self.over == 1:
+                self.emit(self.reading_command(stop=True))
 
-    def overflows_before(self, filter_: StreamFilter, hold: Hold, data: bytes) -> bool:
-        """Does `data` not fit, before the filter has seen it? True: the stream is over."""
-        raise NotImplementedError
-
-    def overflow(self, filter_: StreamFilter) -> None:
+    def overflow(self) -> None:
         """A filter asked for all of a body that is larger than it may hold."""
         raise NotImplementedError
-
-    def defer(self, filter_: StreamFilter, result: int) -> bool:
-        """What a callback asked of the chain. True: this walk is over."""
-        return self.chain.attend(self, filter_, result)
 
 
 class RequestPath(Path):
@@ -288,6 +325,7 @@ class RequestPath(Path):
     __slots__ = ()
     direction = REQUEST
     continued = CONTINUE_REQUEST
+    overflows_unseen = False
 
     def call_headers(self, filter_: StreamFilter, end: bool) -> int:
         return filter_.request_headers(end)
@@ -304,11 +342,8 @@ class RequestPath(Path):
     def reading_command(self, stop: bool) -> Command:
         return PauseRequest() if stop else ResumeRequest()
 
-    def overflows_before(self, filter_: StreamFilter, hold: Hold, data: bytes) -> bool:
-        return False
-
-    def overflow(self, filter_: StreamFilter) -> None:
-        self.chain.local_reply(413, b"Payload Too Large", "request_payload_too_large")
+    def overflow(self) -> None:
+        self.chain.answer(LocalReply(413, "request_payload_too_large", b"Payload Too Large", (), None), None)
 
 
 class ResponsePath(Path):
@@ -317,6 +352,7 @@ class ResponsePath(Path):
     __slots__ = ()
     direction = RESPONSE
     continued = CONTINUE_RESPONSE
+    overflows_unseen = True
 
     def call_headers(self, filter_: StreamFilter, end: bool) -> int:
         return filter_.response_headers(end)
@@ -333,11 +369,10 @@ class ResponsePath(Path):
     def reading_command(self, stop: bool) -> Command:
         return PauseResponse() if stop else ResumeResponse()
 
-    def overflows_before(self, filter_: StreamFilter, hold: Hold, data: bytes) -> bool:
-        if len(hold.data) + len(data) <= filter_.body_limit:
-            return False
-        self.overflow(filter_)
-        return True
+    def ended(self) -> None:
+        """With its response a stream is over: what is left of the request has no reader."""
+        self.closed = True
+        self.chain.request.close()
 
-    def overflow(self, filter_: StreamFilter) -> None:
-        self.chain.local_reply(500, b"Internal Server Error", "response_payload_too_large")
+    def overflow(self) -> None:
+        self.chain.answer(LocalReply(500, "response_payload_too_large", b"Internal Server Error", (), None), None)

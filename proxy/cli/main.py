@@ -52,7 +52,8 @@ def main() -> None:
 @main.command()
 @CONFIG_ARGUMENT
 @click.option("--demo", is_flag=True, help="Also serve a demo service on the first cluster's first endpoint.")
-def run(config_path: Path, demo: bool) -> None:
+@click.option("--hint", metavar="COMMAND", help="With --demo: the command to print as one to try; {url} is the gateway's.")
+def run(config_path: Path, demo: bool, hint: str | None) -> None:
     """Serve what CONFIG says until SIGTERM.
 
     The first SIGTERM or Ctrl-C stops accepting and lets running streams finish within shutdown_grace; a second one ends
@@ -67,7 +68,7 @@ def run(config_path: Path, demo: bool) -> None:
         fail([str(config.problem(("clusters",), "is empty: --demo has nothing to stand for", "add a cluster"))])
     from proxy.server import supervisor
 
-    sys.exit(supervisor.run(config, config_path, demo))
+    sys.exit(supervisor.run(config, config_path, demo, hint))
 
 
 @main.command()

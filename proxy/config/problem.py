@@ -25,7 +25,7 @@ class Problem:
         return f"{self.file}:{self.line}: {self.path}: {self.problem}; {self.mend}"
 
 
-class ConfigErrors(Exception):  # noqa: N818  (it stands for several)
+class ConfigErrors(Exception):
     """Everything that is wrong with a config, in file and line order; `str()` gives one line per problem."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from proxy.abi.memory import StreamMemory
 from proxy.config.model import Config, Route
 from proxy.server.deadlines import DeadlineQueue, Deadlines
-from proxy.server.exchange import Exchange
+from proxy.server.exchange import Exchange, RequestIds
 from proxy.server.listener import Listener, require_c_parser
 from proxy.server.router import Router
 from proxy.server.stream_interface import Chains
@@ -55,14 +55,15 @@ class Gateway:
         self.listeners: list[Listener] = []
         self.date_timer: asyncio.TimerHandle | None = None
         self.rejections: dict[str, int] = {}
+        self.request_ids = RequestIds()
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
         loop = asyncio.get_running_loop()
-        await self.chains.start()
-        self.memory = self.chains.memory
         self.clock = time.monotonic
         self.deadlines = Deadlines(loop)
+        await self.chains.start()
+        self.memory = self.chains.memory
         resolver = Resolver(loop)
         instruments = self.telemetry.instruments
         for cluster in self.config.clusters:

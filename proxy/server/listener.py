@@ -21,6 +21,7 @@ import struct
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy, HttpResponseParser, HttpResponseParserPy
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
@@ -56,6 +57,9 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 NO_DATA = b""
 
 
+UNUSUAL = frozenset({"CONNECT", "OPTIONS", "TRACE"})
+
+
 class MissingParserError(Exception):
     """aiohttp has no C parser here."""
 
@@ -83,6 +87,8 @@ class Connection(RequestHandler):
         "reading_holds",
         "sink",
         "source",
+        "unread",
+        "watched",
     )
 
     def __init__(self, listener: "Listener", server: "ConnectionServer", loop: asyncio.AbstractEventLoop) -> None:
@@ -108,6 +114,9 @@ class Connection(RequestHandler):
         """No further request is taken; what comes in is dropped."""
         self.reading_holds = 0
         self.pumping = False
+        self.watched: DeadlineQueue[Connection] | None = None
+        self.unread = False
+        """The client may still be sending what nobody will read."""
         self.peer_ip = b""
         self.source = ""
         self.destination = ""
@@ -131,15 +140,12 @@ class Connection(RequestHandler):
         if self.listener.draining:
             self.shut()
         else:
-            self.listener.head_deadlines.start(self)
+            self.watch(self.listener.head_deadlines)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Closed by either side, or broken."""
         listener = self.listener
-        listener.head_deadlines.stop(self)
-        listener.keepalive_deadlines.stop(self)
-        listener.linger_deadlines.stop(self)
-        listener.close_deadlines.stop(self)
+        self.watch(None)
         if self._manager is not None:
             self._manager.connection_lost(self, exc)
             self._manager = None
@@ -203,8 +209,7 @@ class Connection(RequestHandler):
             if self.head_bytes + len(data) > self.listener.config.limits.head and self.head_too_large(messages):
                 return
             self.head_bytes = 0
-            self.listener.head_deadlines.stop(self)
-            self.listener.keepalive_deadlines.stop(self)
+            self.watch(None)
             if upgraded:
                 self._upgraded = True
                 self._message_tail = tail
@@ -227,11 +232,18 @@ class Connection(RequestHandler):
             self.hold_reading(BY_QUEUE)
         elif not self.head_bytes:
             # The first byte of a head: from here on the head's own deadline holds.
-            self.listener.keepalive_deadlines.stop(self)
-            self.listener.head_deadlines.start(self)
+            self.watch(self.listener.head_deadlines)
         self.head_bytes += size
         if self.head_bytes > self.listener.config.limits.head:
             self.refuse(431, "head too large")
+
+    def watch(self, queue: "DeadlineQueue[Connection] | None") -> None:
+        """A connection waits for one thing at a time; `queue` is its deadline."""
+        if self.watched is not None:
+            self.watched.stop(self)
+        self.watched = queue
+        if queue is not None:
+            queue.start(self)
 
     # Requests
 
@@ -300,10 +312,7 @@ class Connection(RequestHandler):
             if self.reading_holds:
                 self.pump()
         if self.exchange is None and not self.leaving:
-            if self.head_bytes:
-                self.listener.head_deadlines.start(self)
-            else:
-                self.listener.keepalive_deadlines.start(self)
+            self.watch(self.listener.head_deadlines if self.head_bytes else self.listener.keepalive_deadlines)
 
     def keep_early(self, data: bytes) -> None:
         """Bytes behind an Upgrade whose answer is open: nobody gets them before a 101 (CVE-2026-2833)."""
@@ -323,7 +332,7 @@ class Connection(RequestHandler):
             status = 431
         exchange = self.exchange
         if exchange is not None and self.payload is not None:
-            self.leaving = True
+            self.leaving = self.unread = True
             self.payload = None
             self.complain(type(error).__name__, status)
             exchange.on_request_broken(status)
@@ -349,8 +358,7 @@ class Connection(RequestHandler):
             self.leaving = True
             return
         self.write(plain(status))
-        # More of it may be on its way.
-        self.head_bytes = self.head_bytes or 1
+        self.unread = True
         self.leave()
 
     def complain(self, reason: str, status: int) -> None:
@@ -427,13 +435,11 @@ class Connection(RequestHandler):
         """Close after what was written; first drain what the client still sends, lest its kernel drop our answer."""
         self.leaving = True
         self._messages.clear()
-        listener = self.listener
-        listener.head_deadlines.stop(self)
-        listener.keepalive_deadlines.stop(self)
+        self.watch(None)
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if self.payload is None and not self.reading_holds and not self.head_bytes and not self._upgraded:
+        if not (self.unread or self.payload is not None or self.reading_holds or self.head_bytes or self._upgraded):
             self.shut()
             return
         self.payload = None
@@ -442,13 +448,13 @@ class Connection(RequestHandler):
             self._resume_transport_reading()
         if transport.can_write_eof():
             transport.write_eof()
-        listener.linger_deadlines.start(self)
+        self.watch(self.listener.linger_deadlines)
 
     def shut(self) -> None:
         """Close once what is buffered has gone out; if the client does not fetch it, close anyway."""
         self.leaving = True
         if self.transport is not None and not self.transport.is_closing():
-            self.listener.close_deadlines.start(self)
+            self.watch(self.listener.close_deadlines)
             self.transport.close()
 
     def close(self) -> None:
@@ -474,7 +480,7 @@ class Connection(RequestHandler):
         else:
             self.leave()
 
-    async def shutdown(self, timeout: float | None = 15.0) -> None:
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         """For aiohttp's Server.shutdown; `Listener.drain` has waited before."""
         self.cut()
 
@@ -579,11 +585,15 @@ def address_text(address: tuple[Any, ...]) -> str:
 
 def refusal(message: RequestHead) -> int:
     """The status for what no stream is made of; 0 for the rest."""
-    if message.version[0] != 1 or message.version[1] > 1:
+    version = message.version
+    if version is not HttpVersion11 and version is not HttpVersion10:
         return 505
-    if message.method == "CONNECT":
+    method = message.method
+    if method not in UNUSUAL:
+        return 0
+    if method == "CONNECT":
         return 501
-    if message.method in ("TRACE", "OPTIONS") and message.headers.get("Max-Forwards", "").strip() == "0":
+    if message.headers.get("Max-Forwards", "").strip() == "0":
         # RFC 9110 7.6.2: not to be forwarded; we are where it ends, and what it asks for is not done here.
         return 501
     return 0

@@ -32,6 +32,9 @@ from proxy.telemetry import logging as logs
 
 log = logs.get_logger("supervisor")
 
+HINT = "curl -i {url}/"
+"""What to try in demo mode."""
+
 EXIT_OK = 0
 EXIT_CANNOT_SERVE = 1
 EXIT_WRONG_CONFIG = 2
@@ -83,7 +86,7 @@ class Parts:
     worker: str = "proxy.server.worker:main"
     gateway: str = "proxy.server.assembly:make_gateway"
     admin: str = "proxy.admin.process:main"
-    demo: str = "proxy.demo:serve"
+    demo: str = "proxy.demo:run"
     prepare: str = "proxy.server.check:prepare"
 
 
@@ -103,7 +106,9 @@ class Child:
     ready_fd: int = -1
 
 
-def run(config: Config, config_path: Path | str, demo: bool = False, parts: Parts | None = None) -> int:
+def run(
+    config: Config, config_path: Path | str, demo: bool = False, hint: str | None = None, parts: Parts | None = None
+) -> int:
     """Serve `config` until told to stop; gives the exit status. Call from a process's only thread."""
     parts = parts or Parts()
     logs.configure(config.log.level, config.log.format)
@@ -117,6 +122,7 @@ def run(config: Config, config_path: Path | str, demo: bool = False, parts: Part
     with ExitStack() as stack:
         try:
             supervisor = Supervisor(config, config_path, demo, parts, stack)
+            supervisor.hint = hint or HINT
         except ListenError as error:
             print(f"penstock: {error}", file=sys.stderr)
             return EXIT_CANNOT_SERVE
@@ -148,6 +154,7 @@ class Supervisor:
         self.listener_sockets: list[list[socket.socket]] = []
         self.admin_socket: socket.socket | None = None
         stack.callback(self.close_sockets)
+        self.hint = HINT
         self.demo_address = config.clusters[0].endpoints[0] if demo else None
         if self.demo_address is not None:
             check_free(str(self.demo_address))
@@ -170,9 +177,8 @@ class Supervisor:
 
     def add_children(self, parts: Parts) -> None:
         if self.demo_address is not None:
-            host, port = split_address(str(self.demo_address))
-            serve = pkgutil.resolve_name(parts.demo)
-            self.children.append(Child("demo", lambda ready: serve(host, port) or 0))
+            serve, address = pkgutil.resolve_name(parts.demo), str(self.demo_address)
+            self.children.append(Child("demo", lambda ready: serve(address) or 0))
         if self.admin_socket is not None:
             admin_main = pkgutil.resolve_name(parts.admin)
             admin_socket = self.admin_socket
@@ -415,7 +421,7 @@ class Supervisor:
         if self.admin_socket is not None:
             text += f"; admin on http://{bound_address(self.admin_socket)}"
         if self.demo_address is not None:
-            text += f"\ntry: curl -i {urls[0]}/"
+            text += f"\ntry: {self.hint.format(url=urls[0])}"
         return text
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
@@ -53,7 +54,9 @@ class Cluster:
         self.tls = tls_context(config.tls) if config.tls is not None else None
         self.server_name = config.tls.server_name if config.tls is not None else None
         self.connect_deadlines = deadlines.queue(config.connect_timeout, Dial.expire)
-        self.idle_deadlines = deadlines.queue(config.idle_timeout, UpstreamConnection.close)
+        self.idle_timeout = config.idle_timeout
+        self.sweeps = deadlines.queue(config.idle_timeout / 4, Pool.sweep)
+        self.clock = time.monotonic
         self.pools = [Pool(self, *split_address(address), address) for address in config.endpoints]
         self.turn = 0
         self.connections = 0
@@ -92,9 +95,7 @@ class Cluster:
         for pool in self.pools:
             if pool.idle:
                 # The oldest: it is the likeliest to be closed by the other side soon.
-                connection = pool.idle.pop(0)
-                self.idle_deadlines.stop(connection)
-                connection.close()
+                pool.idle.pop(0).close()
                 return True
         return False
 

@@ -6,7 +6,8 @@ aiohttp changes it):
 - `HttpResponseParser.feed_data(bytes)` returns `(messages, upgraded, tail)` and puts body bytes into the `StreamReader` of
   the message. It runs to the end of its input as long as nobody calls its `pause_reading`; so after each call the reader is
   emptied with `read_nowait`, and back-pressure is the transport's alone (`NoFlowControl`).
-- A parser may serve one response after the other. HEAD needs one of its own: that a response has no body is fixed at birth.
+- A parser may serve one response after the other, but not after a chunked one: the last of its trailers would become the
+  first header of the next response. HEAD needs one of its own: that a response has no body is fixed at birth.
 - `feed_eof()` between two messages answers None and changes nothing; if bytes of a further message came in, it does not.
 """
 
@@ -27,6 +28,8 @@ MAX_LINE = 16 * 1024
 MAX_FIELD = 64 * 1024
 """Bytes of one header field: Envoy's limit for the whole head."""
 MAX_HEADERS = 256
+MAX_HEAD = 128 * 1024
+"""Bytes that may come, interim responses included, while a head is still incomplete."""
 MAX_TAIL = 256 * 1024
 """Bytes kept behind a 101 while a filter holds it."""
 READ_LIMIT = 1 << 30
@@ -101,7 +104,10 @@ class UpstreamConnection(asyncio.Protocol):
         "active",
         "address",
         "body_parser",
+        "chunked",
         "head_parser",
+        "head_size",
+        "idle_since",
         "loop",
         "lost",
         "must_close",
@@ -127,18 +133,22 @@ class UpstreamConnection(asyncio.Protocol):
         self.sink: ResponseSink | None = None
         self.raw: RawSink | None = None
         self.body_parser: Any = None
+        self.chunked = False
+        """The response is, and may have trailers."""
         self.head_parser: Any = None
         self.active: Any = None
         self.payload: StreamReader | None = None
         self.tail = b""
         """Bytes that came behind a 101."""
         self.switched = False
+        self.idle_since = 0.0
         self.served = 0
         """Requests sent on this connection, the current one included."""
         self.reused = False
         """The current request is not the first."""
         self.replied = False
         """A byte came since the current request was sent."""
+        self.head_size = 0
         self.request_complete = False
         """Set by the sink when the last byte of the request is written; without it the connection is not used again."""
         self.must_close = False
@@ -170,6 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.active = parser
         self.sink = sink
         self.replied = False
+        self.head_size = 0
         self.reused = self.served > 0
         self.served += 1
         self.request_complete = complete
@@ -297,6 +308,7 @@ class UpstreamConnection(asyncio.Protocol):
             if code >= 200:
                 head = message
                 payload = self.payload = body
+                self.chunked = message.chunked
                 if message.should_close:
                     self.must_close = True
             elif code == 101:
@@ -314,6 +326,9 @@ class UpstreamConnection(asyncio.Protocol):
                 if self.sink is not sink:
                     return
         if payload is None:
+            self.head_size += len(data)
+            if self.head_size > MAX_HEAD:
+                self.fail(Failure.PROTOCOL, "response head too large")
             return
         if head is None:
             self.deliver(sink, payload, payload.is_eof())
@@ -366,7 +381,8 @@ class UpstreamConnection(asyncio.Protocol):
         """The response is complete: back to the pool if the connection is in a known, clean state; else close."""
         self.sink = None
         self.payload = None
-        if self.must_close or not self.request_complete or not self.usable:
+        transport = self.transport
+        if self.must_close or not self.request_complete or transport is None or transport.is_closing():
             self.close()
             return
         try:
@@ -377,7 +393,10 @@ class UpstreamConnection(asyncio.Protocol):
         if surplus is not None:
             self.close()
             return
-        self.read_on()
+        if self.chunked:
+            self.body_parser = None
+        if self.paused:
+            self.read_on()
         self.owner.give_back(self)
 
     def read_on(self) -> None:

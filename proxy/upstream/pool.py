@@ -23,12 +23,13 @@ class Waiter(Protocol):
 class Dial:
     """A connection being made, or waited for, on behalf of one waiter."""
 
-    __slots__ = ("pool", "task", "waiter")
+    __slots__ = ("begun", "pool", "task", "waiter")
 
     def __init__(self, pool: "Pool", waiter: Waiter) -> None:
         self.pool = pool
         self.waiter: Waiter | None = waiter
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
 
     def start(self) -> None:
         """Connect now."""
@@ -38,6 +39,7 @@ class Dial:
         self.task = cluster.loop.create_task(self.run())
 
     async def run(self) -> None:
+        self.begun = True
         pool = self.pool
         cluster = pool.cluster
         connection = UpstreamConnection(pool, pool.address, cluster.loop)
@@ -93,7 +95,7 @@ class Dial:
             self.pool.cluster.pending.remove(self)
             self.fail(Failure.OVERFLOW, "no connection became free")
         else:
-            self.task.cancel()
+            self.stop(self.task)
             self.fail(Failure.CONNECT_TIMEOUT, "connect timeout")
 
     def cancel(self) -> None:
@@ -105,13 +107,19 @@ class Dial:
         if self.task is None:
             self.pool.cluster.pending.remove(self)
         else:
-            self.task.cancel()
+            self.stop(self.task)
+
+    def stop(self, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step never runs, not even its `finally`."""
+        task.cancel()
+        if not self.begun:
+            self.pool.not_connected()
 
 
 class Pool:
     """One endpoint's connections, in one worker."""
 
-    __slots__ = ("address", "closing", "cluster", "host", "idle", "port")
+    __slots__ = ("address", "closing", "cluster", "host", "idle", "port", "sweeping")
 
     def __init__(self, cluster: "Cluster", host: str, port: int, address: str) -> None:
         self.cluster = cluster
@@ -120,14 +128,15 @@ class Pool:
         self.address = address
         self.idle: list[UpstreamConnection] = []
         self.closing = False
+        self.sweeping = False
 
     def take(self) -> UpstreamConnection | None:
         """The connection used last, if any is idle."""
         idle = self.idle
         while idle:
             connection = idle.pop()
-            self.cluster.idle_deadlines.stop(connection)
-            if connection.usable:
+            transport = connection.transport
+            if transport is not None and not transport.is_closing():
                 return connection
         return None
 
@@ -137,14 +146,27 @@ class Pool:
         if self.closing:
             connection.close()
         elif not cluster.pending or not cluster.freed(connection):
+            # Last in, first out: those at the front have been idle longest, so a sweep need only look there.
+            connection.idle_since = cluster.clock()
             self.idle.append(connection)
-            cluster.idle_deadlines.start(connection)
+            if not self.sweeping:
+                self.sweeping = True
+                cluster.sweeps.start(self)
+
+    def sweep(self) -> None:
+        """Close what has been idle for idle_timeout; up to a quarter late."""
+        idle = self.idle
+        limit = self.cluster.clock() - self.cluster.idle_timeout
+        while idle and idle[0].idle_since <= limit:
+            idle.pop(0).close()
+        self.sweeping = bool(idle)
+        if idle:
+            self.cluster.sweeps.start(self)
 
     def closed(self, connection: UpstreamConnection) -> None:
         """A connection is gone, whatever it was doing."""
         if connection in self.idle:
             self.idle.remove(connection)
-            self.cluster.idle_deadlines.stop(connection)
         self.not_connected()
 
     def not_connected(self) -> None:

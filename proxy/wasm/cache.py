@@ -38,7 +38,7 @@ class CacheError(Exception):
     """The folder can't be used; the message says why, in one line."""
 
 
-class CompileErrors(Exception):  # noqa: N818  (it stands for several)
+class CompileErrors(Exception):
     """Modules that could not be compiled, by their index in the requests."""
 
     def __init__(self, failures: dict[int, CompileError]) -> None:

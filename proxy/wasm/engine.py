@@ -25,6 +25,7 @@ class Watch:
     def __init__(self, engine: Any) -> None:
         self.sequence = 0
         self.engine = engine
+        self.raised_for = -1
         self.watched = -1
         self.burned_from = 0.0
         self.stopped = threading.Event()
@@ -36,11 +37,14 @@ class Watch:
         while not self.stopped.wait(TICK):
             now = self.sequence
             if now & 1 and now == last:
+                self.raised_for = now
                 lib.wasmtime_engine_increment_epoch(self.engine)
             last = now
 
     def late(self, deadline: float) -> bool:
         """Called by the guest's thread at an epoch: has this call burned `deadline` seconds?"""
+        if self.raised_for != self.sequence:
+            return False  # an epoch of another call, which this store meets only now
         cpu = time.thread_time()
         if self.watched != self.sequence:
             self.watched, self.burned_from = self.sequence, cpu - 1.5 * TICK
@@ -60,6 +64,10 @@ class Engine:
         self.pointer = capi.pointer(self.wasmtime)
         self.shared_memory = wasmtime.SharedMemory(self.wasmtime, memory_type)
         self.memory_pointer = capi.pointer(self.shared_memory)
+        self.fuel_offset = capi.fuel_cell_offset(self.pointer)
+        # wasmtime ties a function type to the engine it is first used with.
+        self.host_function = wasmtime.FuncType([wasmtime.ValType.i32()], [wasmtime.ValType.i32()])
+        self.host_type = capi.pointer(self.host_function)
         self.watch = Watch(self.pointer)
 
     def load(self, serialised: bytes) -> wasmtime.Module:

@@ -128,7 +128,7 @@ def test_run_serves_and_exits_as_the_supervisor_says(
 ) -> None:
     calls: list[tuple[Config, Path, bool]] = []
 
-    def run(config: Config, config_path: Path, demo: bool) -> int:
+    def run(config: Config, config_path: Path, demo: bool, hint: str | None) -> int:
         calls.append((config, config_path, demo))
         return status
 

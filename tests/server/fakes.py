@@ -1,4 +1,4 @@
-"""A chain without Wasm, the stream memory on the real core, a client and an endpoint that speak bytes: for the server's tests."""
+"""A chain without Wasm on the real stream memory, a client and an endpoint that speak bytes: for the server's tests."""
 
 import asyncio
 import socket
@@ -11,11 +11,6 @@ import wasmtime
 
 from proxy.abi import memory as abi_memory
 from proxy.abi.memory import EMPTY_LINK, END_STREAM, StreamMemory, memory_type
-from proxy.config.model import Config
-from proxy.telemetry.stream import StreamInfo
-from proxy.telemetry.telemetry import Telemetry
-from proxy.wasm.engine import Engine
-
 from proxy.chain.commands import (
     AnswerLocally,
     SendRequestData,
@@ -23,7 +18,11 @@ from proxy.chain.commands import (
     SendResponseData,
     SendResponseHeaders,
 )
+from proxy.config.model import Config
 from proxy.server.gateway import Gateway
+from proxy.telemetry.stream import StreamInfo
+from proxy.telemetry.telemetry import Telemetry
+from proxy.wasm.engine import Engine
 
 Script = dict[str, Callable[["FakeChain", Any], None]]
 
@@ -176,7 +175,7 @@ class Endpoint:
             self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0, limit=1 << 20)
         else:
             self.server = await asyncio.start_server(self.accept, sock=sock, limit=1 << 20)
-        self.address = "127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)

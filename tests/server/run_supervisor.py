@@ -10,4 +10,4 @@ from proxy.server.supervisor import Parts, run
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     parts = {"gateway": "stub_gateway:StubGateway", "prepare": "stub_gateway:nothing_wrong", **json.loads(sys.argv[2])}
-    sys.exit(run(Config.model_validate(json.loads(sys.argv[1])), "test.yaml", len(sys.argv) > 3, Parts(**parts)))
+    sys.exit(run(Config.model_validate(json.loads(sys.argv[1])), "test.yaml", len(sys.argv) > 3, parts=Parts(**parts)))

@@ -79,8 +79,9 @@ class DemoHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"demo")
 
 
-def serve_demo(host, port):
-    http.server.HTTPServer((host, port), DemoHandler).serve_forever()
+def serve_demo(address):
+    host, _, port = address.rpartition(":")
+    http.server.HTTPServer((host, int(port)), DemoHandler).serve_forever()
 
 
 def nothing_wrong(config):

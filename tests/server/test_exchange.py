@@ -7,17 +7,9 @@ import pytest
 
 from tests.server.fakes import Bench, Endpoint, Peer, free_port, replies
 
+BOTH_LOOPS = True
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both loops that workers run on."""
-    if request.param == "asyncio":
-        return asyncio.DefaultEventLoopPolicy()
-    return pytest.importorskip("uvloop").EventLoopPolicy()
-
 
 RESPONSES: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
     # request head's method, what the endpoint sends, in the head that arrives, the body that arrives
@@ -295,7 +287,7 @@ async def test_late_surplus_ends_an_idle_connection(bench: Any, endpoint: Any) -
 
 async def test_refused_connection(bench: Any) -> None:
     """Nobody listens: 503, UF."""
-    gateway = await bench("127.0.0.1:%d" % free_port())
+    gateway = await bench(f"127.0.0.1:{free_port()}")
     head, body = await gateway.ask(GET)
     assert head.startswith(b"HTTP/1.1 503 ")
     assert body.endswith(b"remote connection failure")
@@ -317,13 +309,13 @@ async def test_refused_connection_is_tried_elsewhere_once(bench: Any, endpoint: 
             await peer.send(HELLO)
 
     server = await endpoint(serve)
-    gateway = await bench("127.0.0.1:%d" % free_port(), server)
+    gateway = await bench(f"127.0.0.1:{free_port()}", server)
     client = await gateway.client()
     for _ in range(4):
         await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         assert (await client.response())[1] == b"hello"
     assert [info.attempts for info in gateway.telemetry.finished] == [2, 1, 2, 1]
-    gateway = await bench(*("127.0.0.1:%d" % free_port() for _ in range(3)))
+    gateway = await bench(*(f"127.0.0.1:{free_port()}" for _ in range(3)))
     assert (await gateway.ask(GET))[0].startswith(b"HTTP/1.1 503 ")
     assert (await gateway.finished()).attempts == 2
 
@@ -531,6 +523,15 @@ async def test_targets(bench: Any, endpoint: Any) -> None:
     assert len(server.heads) == 2
 
 
+async def test_max_forwards_counts_down(bench: Any, endpoint: Any) -> None:
+    """RFC 9110 7.6.2: for OPTIONS and TRACE only."""
+    server = await endpoint(replies(HELLO))
+    gateway = await bench(server)
+    for method, sent, got in ((b"OPTIONS", b"5", b"4"), (b"TRACE", b"1", b"0"), (b"GET", b"5", b"5"), (b"TRACE", b"x", b"x")):
+        await gateway.ask(method + b" / HTTP/1.1\r\nHost: a\r\nMax-Forwards: " + sent + b"\r\n\r\n")
+        assert b"max-forwards: " + got + b"\r\n" in server.heads[-1]
+
+
 async def test_early_response(bench: Any, endpoint: Any) -> None:
     """An endpoint that answers before the body has come: its answer arrives, then both connections close."""
 
@@ -588,7 +589,9 @@ async def test_filter_that_changes_lengths(bench: Any, endpoint: Any) -> None:
         server = await endpoint(serve)
         gateway = await bench(
             server,
-            script={"request_data": lambda chain, event, more=more: chain.outbox.append(SendRequestData(more, event[1]))},
+            script={
+                "request_data": lambda chain, event, more=more: chain.outbox.append(SendRequestData(more, event[1]))
+            },
         )
         head, _ = await gateway.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         assert head.startswith(b"HTTP/1.1 500 ")
@@ -687,7 +690,7 @@ async def test_drain(bench: Any, endpoint: Any) -> None:
     await asyncio.sleep(0.05)
     draining = asyncio.create_task(gateway.gateway.drain(3))
     assert await idle.rest() == b""
-    with pytest.raises(OSError, match="refused|Connect call failed"):
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await asyncio.open_connection("127.0.0.1", gateway.port)
     go.set()
     answer = await busy.rest()

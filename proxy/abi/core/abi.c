@@ -11,7 +11,7 @@ call_state call;
 extern u8 __heap_base;
 u32 scratch_top;
 
-void scratch_reset(void) { scratch_top = (ADDRESS(&__heap_base) + 15) & ~15u; }
+void scratch_reset(void) { scratch_top = call.kept = (ADDRESS(&__heap_base) + 15) & ~15u; }
 
 u32 scratch(u32 size) {
   u32 at = (scratch_top + 7) & ~7u;
@@ -22,8 +22,14 @@ u32 scratch(u32 size) {
 }
 
 /* ---- The filter's memory ---- */
+static vm *running(void) { return AT(vm, call.vm); }
+
+/* No argument is longer, or than a body may be: the stream memory does not shrink again. */
+enum { LONGEST_ARGUMENT = 4 << 20 };
+
 u32 guest_take(u32 from, u32 size, u32 *at) {
   if (guest_check(from, size)) return INVALID_MEMORY_ACCESS; /* before scratch grows for a size that is a lie */
+  if (size > LONGEST_ARGUMENT && size > running()->max_body) return INVALID_MEMORY_ACCESS;
   *at = scratch(size);
   return guest_read(*at, from, size);
 }
@@ -39,17 +45,24 @@ u32 guest_put(u32 from, u32 size, u32 out_pointer, u32 out_size) {
   return guest_store(out_pointer, at) | guest_store(out_size, size);
 }
 
+static __attribute__((noinline, noreturn)) void refuse(void) {
+  static const char in_allocator[] = "a host function other than proxy_log was called by the allocator";
+  static const char at_start[] = "a host function other than proxy_log was called before proxy_on_vm_start";
+  if (call.in_allocator) log_text(5, ADDRESS(in_allocator), sizeof in_allocator - 1);
+  else log_text(5, ADDRESS(at_start), sizeof at_start - 1);
+  __builtin_trap();
+}
 u32 forbidden(void) {
-  if (call.in_allocator) __builtin_trap();
+  if (call.in_allocator || call.phase == PHASE_START) refuse();
   return 0;
 }
 
+/* The end of a host function: its scratch is free, unless it was called by the allocator, in the middle of another. */
 u32 failed(u32 status, u32 function) {
+  if (!call.in_allocator) scratch_top = call.kept;
   if (status > NOT_FOUND) call.a[10] = function, call.a[11] = status, call.result |= RESULT_ERRORS, host(HOST_ERROR);
   return status;
 }
-
-static vm *running(void) { return AT(vm, call.vm); }
 
 /* Names of host functions for the debug log: index = position here; abi/proxy_wasm/host.py holds the same list. */
 enum function { F_LOG, F_GET_MAP_VALUE, F_ADD_MAP_VALUE, F_REPLACE_MAP_VALUE, F_REMOVE_MAP_VALUE, F_GET_MAP_PAIRS, F_SET_MAP_PAIRS,
@@ -83,8 +96,9 @@ EXPORT(proxy_log) u32 proxy_log(u32 level, u32 message, u32 size) {
   if (guest_check(message, size)) return failed(INVALID_MEMORY_ACCESS, F_LOG);
   if (level < running()->log_level) return OK;
   if (size > running()->log_line) size = running()->log_line;
-  guest_take(message, size, &at);
-  log_text(level, at, size);
+  u32 saved = scratch_top;
+  if (guest_take(message, size, &at)) return failed(INVALID_MEMORY_ACCESS, F_LOG);
+  log_text(level, at, size), scratch_top = saved;
   return OK;
 }
 
@@ -123,15 +137,12 @@ EXPORT(proxy_get_header_map_value) u32 proxy_get_header_map_value(u32 m, u32 key
 
 static int is_inline(u32 m, const u8 *key, u32 n);
 
-/* A filter may not make the heads of a stream grow without end (max_headers, max_header_bytes). */
-static int too_large(const map *M, u32 entries, u32 bytes) {
-  return M->n + entries > running()->max_headers || (u64)M->bytes + bytes > running()->max_header_bytes;
+/* A filter may not make the heads of a stream grow without end (max_headers, max_header_bytes); they may have come larger. */
+static int too_large(const map *M, u64 n, u64 bytes) {
+  return (n > running()->max_headers && n > M->n) || (bytes > running()->max_header_bytes && bytes > M->bytes);
 }
 
-static void edited(u32 m) {
-  stream.head.dirty |= 1u << m;
-  if (m == REQUEST_HEADERS) call.result |= RESULT_ROUTE;
-}
+static void edited(u32 m) { stream.head.dirty |= 1u << m; }
 
 enum edit { ADD, REPLACE, REMOVE };
 
@@ -141,16 +152,19 @@ static u32 edit_map(enum edit how, u32 m, u32 key, u32 key_size, u32 value, u32 
   if (how != REMOVE && guest_take(value, value_size, &value)) return INVALID_MEMORY_ACCESS;
   map *M = writable(m);
   if (!M) return BAD_ARGUMENT;
-  int i = map_find(M, AT(u8, key), key_size, 0);
-  if (how != REMOVE && too_large(M, i < 0 || how == ADD, key_size + value_size)) return INTERNAL_FAILURE;
-  edited(m);
-  if (how == ADD && i >= 0 && is_inline(m, AT(u8, key), key_size)) {
-    map_join_value(M, i, value, value_size);
-  } else {
-    if (how != ADD)
-      for (; i >= 0 && (i = map_find(M, AT(u8, key), key_size, (u32)i)) >= 0;) map_remove_at(M, (u32)i);
-    if (how != REMOVE) map_add(M, key, key_size, value, value_size);
+  int first = map_find(M, AT(u8, key), key_size, 0), joins = how == ADD && first >= 0 && is_inline(m, AT(u8, key), key_size);
+  if (how != REMOVE) {
+    u64 n = M->n + !joins, bytes = (u64)M->bytes + (joins ? 1 : key_size) + value_size;
+    if (how == REPLACE)
+      for (int i = first; i >= 0; i = map_find(M, AT(u8, key), key_size, (u32)i + 1))
+        n--, bytes -= key_size + AT(entry, M->entries)[i].value_len;
+    if (too_large(M, n, bytes)) return INTERNAL_FAILURE;
   }
+  edited(m);
+  if (joins) return map_join_value(M, (u32)first, value, value_size), OK;
+  if (how != ADD)
+    for (int i = first; i >= 0 && (i = map_find(M, AT(u8, key), key_size, (u32)i)) >= 0;) map_remove_at(M, (u32)i);
+  if (how != REMOVE) map_add(M, key, key_size, value, value_size);
   return OK;
 }
 
@@ -179,7 +193,8 @@ EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 fro
   if (guest_take(from, size, &at)) return failed(INVALID_MEMORY_ACCESS, F_SET_MAP_PAIRS);
   map *M = writable(m);
   if (!M) return failed(BAD_ARGUMENT, F_SET_MAP_PAIRS);
-  if (size > running()->max_header_bytes + 10 * running()->max_headers + 4) return failed(INTERNAL_FAILURE, F_SET_MAP_PAIRS);
+  u64 n = size < 4 ? 0 : *AT(u32, at), bytes = size < 4 + 10 * n ? 0 : size - 4 - 10 * n; /* n is a lie: it will decode to nothing */
+  if (n <= PAIRS_COUNT && too_large(M, n, bytes)) return failed(INTERNAL_FAILURE, F_SET_MAP_PAIRS);
   map_deserialize(M, at, size, m == REQUEST_HEADERS);
   edited(m);
   return OK;
@@ -221,6 +236,7 @@ static int is_inline(u32 m, const u8 *key, u32 n) {
 static void reserve(buffer *b, u32 need) {
   if (need <= b->capacity) return;
   u32 capacity = need + (need >> 1), at = scratch(capacity);
+  call.kept = scratch_top;
   copy(at, b->data, b->len);
   b->data = at, b->capacity = capacity;
 }
@@ -247,9 +263,9 @@ EXPORT(proxy_get_buffer_status) u32 proxy_get_buffer_status(u32 b, u32 out_size,
 /* Envoy's three cases: start 0 drops `size` bytes from the front and prepends; start at or past the end appends; else refused. */
 static u32 set_bytes(u32 b, u32 start, u32 size, u32 from, u32 from_size) {
   if (b >= BUFFERS) return BAD_ARGUMENT;
-  if (guest_check(from, from_size)) return INVALID_MEMORY_ACCESS;
   buffer *B = &call.buffers[b];
   if (!(B->present & READABLE)) return NOT_FOUND;
+  if (guest_check(from, from_size)) return INVALID_MEMORY_ACCESS;
   if (!(B->present & WRITABLE)) return BAD_ARGUMENT;
   u32 drop = start ? 0 : size < B->len ? size : B->len;
   if (start && start < B->len) return BAD_ARGUMENT;
@@ -278,25 +294,35 @@ EXPORT(proxy_get_configuration) u32 proxy_get_configuration(u32 out, u32 out_siz
 }
 
 /* ---- Control of the stream: noted here, done by the chain when the callback is over ---- */
+enum { LONGEST_DETAILS = 1 << 10 };
+
 EXPORT(proxy_send_local_response)
 u32 proxy_send_local_response(u32 status, u32 details, u32 details_size, u32 body, u32 body_size, u32 headers, u32 headers_size,
                               u32 grpc) {
   forbidden();
   if (guest_check(details, details_size) || guest_check(body, body_size) || guest_check(headers, headers_size))
     return failed(INVALID_MEMORY_ACCESS, F_LOCAL_RESPONSE);
+  u32 again = call.result & RESULT_LOCAL_REPLY, block = 0, text = 0;
   if (body_size > running()->max_body || headers_size > running()->max_header_bytes + 10 * running()->max_headers + 4)
     return failed(INTERNAL_FAILURE, F_LOCAL_RESPONSE);
-  guest_take(details, details_size, &call.reply_details), call.reply_details_len = details_size;
-  if (call.result & RESULT_LOCAL_REPLY) return OK; /* the first response stands, with the details of the last (Envoy) */
-  guest_take(body, body_size, &call.reply_body), call.reply_body_len = body_size;
-  guest_take(headers, headers_size, &call.reply_headers), call.reply_headers_len = headers_size;
+  if (details_size > LONGEST_DETAILS) details_size = LONGEST_DETAILS;
+  if (!again) call.reply_details = scratch(LONGEST_DETAILS);
+  guest_read(call.reply_details, details, details_size), call.reply_details_len = details_size;
+  if (again) return OK; /* the first response stands, with the details of the last (Envoy) */
+  u32 wrong = guest_take(body, body_size, &text) | guest_take(headers, headers_size, &block);
+  if (!wrong && headers_size >= 4 && *AT(u32, block) <= PAIRS_COUNT && *AT(u32, block) > running()->max_headers)
+    wrong = INTERNAL_FAILURE;
+  if (wrong) return failed(wrong, F_LOCAL_RESPONSE);
+  call.reply_body = text, call.reply_body_len = body_size, call.reply_headers = block, call.reply_headers_len = headers_size;
   call.reply_status = status, call.reply_grpc = grpc, call.result |= RESULT_LOCAL_REPLY;
+  call.kept = scratch_top;
   return OK;
 }
 
 static u32 continue_stream(u32 which) {
   if (which > 3) return BAD_ARGUMENT;
-  if (which > 1) return UNIMPLEMENTED;
+  if (which == 3) return UNIMPLEMENTED;
+  if (which == 2) return OK; /* a TCP stream's: there is none to continue, and Envoy says so with a yes */
   call.result |= which ? RESULT_CONTINUE_RESPONSE : RESULT_CONTINUE_REQUEST;
   /* Envoy drops its pointers to the request's maps here, for either stream. */
   call.readable &= ~(1u << REQUEST_HEADERS | 1u << REQUEST_TRAILERS), call.writable &= ~(1u << REQUEST_HEADERS | 1u << REQUEST_TRAILERS);
@@ -403,7 +429,10 @@ EXPORT(proxy_set_tick_period_milliseconds) u32 proxy_set_tick_period_millisecond
   return forbidden(), call.a[0] = ms, failed(host(HOST_SET_TICK), F_SET_TICK);
 }
 EXPORT(proxy_set_effective_context) u32 proxy_set_effective_context(u32 context) {
-  return forbidden(), call.a[0] = context, failed(host(HOST_SET_EFFECTIVE), F_SET_EFFECTIVE);
+  forbidden(), call.a[0] = context;
+  u32 status = host(HOST_SET_EFFECTIVE);
+  call.kept = scratch_top; /* bodies that the context holds stay */
+  return failed(status, F_SET_EFFECTIVE);
 }
 EXPORT(proxy_done) u32 proxy_done(void) { return forbidden(), failed(host(HOST_DONE), F_DONE); }
 
@@ -503,10 +532,10 @@ EXPORT(proxy_call_foreign_function) u32 proxy_call_foreign_function(u32 name, u3
   if (TAKE(name, name_n, arguments, arguments_n)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
   u32 status = host(HOST_FOREIGN);
   if (status || (!out && !out_size)) return failed(status, F_FOREIGN);
-  u32 size = call.a[1], at = 0;
+  u32 from = call.a[0], size = call.a[1], at = 0; /* the allocator may make host calls of its own */
   if (size && out) { /* either address may be 0 */
     call.in_allocator = 1, at = guest_allocate(size), call.in_allocator = 0;
-    if (!at || guest_write(at, call.a[0], size)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
+    if (!at || guest_write(at, from, size)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
   }
   return failed((out ? guest_store(out, at) : OK) | (out_size ? guest_store(out_size, size) : OK), F_FOREIGN);
 }
@@ -517,33 +546,44 @@ enum { CONTEXT_CREATE, VM_START, CONFIGURE, ON_REQUEST_HEADERS, ON_REQUEST_BODY,
        ON_GRPC_RECEIVE, ON_GRPC_TRAILING, ON_GRPC_CLOSE, ON_QUEUE_READY, ON_FOREIGN_FUNCTION, CALLBACKS, FINISH = CALLBACKS };
 enum { CREATE = 1 << 8, END_STREAM = 1 << 9, READABLE_SHIFT = 10, WRITABLE_SHIFT = 18, BUFFERS_SET = 1 << 26, LOG_PHASE = 1 << 27 };
 
+/* Buffers that are empty when they are not there; the body of a call and a plugin's configuration are not found then. */
+enum { ALWAYS_READABLE = 1 << REQUEST_BODY | 1 << RESPONSE_BODY | 1 << DOWNSTREAM_DATA | 1 << UPSTREAM_DATA | 1 << GRPC_MESSAGE |
+                         1 << FOREIGN_ARGUMENTS };
+
 static int has(u32 callback) { return running()->callbacks >> callback & 1; }
 
 static void expose_body(u32 b, u32 size) {
-  u32 at = scratch_top;
-  scratch(size);
+  u32 at = scratch(size);
+  call.kept = scratch_top;
   call.buffers[b] = (buffer){at, size, size, READABLE | WRITABLE};
 }
 
 /* Run callback `operation` of `context`; with CREATE its context is created first, under `argument`. Header callbacks get the
  * number of entries, body callbacks `argument` bytes that Python has put into scratch. The filter's answer comes back in the
- * low 8 bits, RESULT_* above them. FINISH is log, done, delete, in Envoy's order: one crossing instead of three. */
-EXPORT(enter) u32 enter(u32 vm_address, u32 context, u32 flags, u32 argument) {
+ * low 8 bits, RESULT_* above them, and DONE, which tells Python that the call came back. FINISH is log, done, delete, in Envoy's
+ * order: one crossing instead of three. */
+EXPORT(enter) u32 enter(u32 context, u32 flags, u32 argument, u32 vm_address) {
   u32 operation = flags & 0xff, answer = 0, end = flags >> 9 & 1;
   call.vm = vm_address, call.context = call.effective = context;
   call.readable = flags >> READABLE_SHIFT & 0xff, call.writable = flags >> WRITABLE_SHIFT & 0xff;
   call.phase = flags & LOG_PHASE ? PHASE_LOG : PHASE_STREAM;
   call.result = call.in_allocator = call.time_known = 0;
   scratch_reset();
-  if (!(flags & BUFFERS_SET)) {
-    for (u32 i = 0; i < BUFFERS; i++) call.buffers[i].present = 0;
-    if (operation >= ON_REQUEST_HEADERS) /* a stream's bodies read as empty outside of their callbacks */
-      call.buffers[REQUEST_BODY] = call.buffers[RESPONSE_BODY] = (buffer){0, 0, 0, READABLE};
+  for (u32 i = 0; i < BUFFERS; i++) {
+    buffer *b = &call.buffers[i];
+    if (!(flags & BUFFERS_SET)) b->present = 0;
+    if (!b->present && ALWAYS_READABLE >> i & 1) *b = (buffer){0, 0, 0, READABLE};
+    if (b->present && b->data + b->len > scratch_top) scratch_top = call.kept = b->data + b->len; /* Python put it there */
   }
   buffer *configuration = &call.buffers[VM_CONFIGURATION];
   configuration->data = running()->configuration, configuration->len = running()->configuration_len;
   configuration->present = READABLE;
-  if (flags & CREATE && has(CONTEXT_CREATE)) guest_callback(context, argument, 0, 0, 0, CONTEXT_CREATE);
+  if (flags & CREATE && has(CONTEXT_CREATE)) { /* every map is still shut */
+    u32 readable = call.readable, writable = call.writable, phase = call.phase;
+    call.readable = call.writable = 0, call.phase = PHASE_STREAM;
+    guest_callback(context, argument, 0, 0, 0, CONTEXT_CREATE);
+    call.readable = readable, call.writable = writable, call.phase = phase, call.effective = context;
+  }
   switch (operation) {
   case CONTEXT_CREATE: break;
   case ON_REQUEST_HEADERS: if (has(operation)) answer = guest_callback(context, map_of(REQUEST_HEADERS)->n, end, 0, 0, operation); break;
@@ -555,14 +595,15 @@ EXPORT(enter) u32 enter(u32 vm_address, u32 context, u32 flags, u32 argument) {
   case FINISH:
     call.phase = PHASE_LOG;
     if (has(ON_LOG)) guest_callback(context, 0, 0, 0, 0, ON_LOG), call.effective = context;
-    call.readable = call.writable = 0;
+    call.readable = call.writable = 0, call.phase = PHASE_STREAM;
     if (has(ON_DONE)) guest_callback(context, 0, 0, 0, 0, ON_DONE), call.effective = context;
     if (has(ON_DELETE)) guest_callback(context, 0, 0, 0, 0, ON_DELETE);
     break;
   default: /* the arguments beside the context lie in call.a */
     answer = guest_callback(context, call.a[0], call.a[1], call.a[2], call.a[3], operation);
   }
-  return (answer > 0xff ? 0xff : answer) | call.result;
+  tidy();
+  return (answer > 0xff ? 0xff : answer) | call.result | RESULT_DONE;
 }
 
 /* `_initialize`, `_start` and `main` belong to no context: log, clock, environment, randomness (cpp-host, "restricted"). */
@@ -576,12 +617,12 @@ EXPORT(prepare) void prepare(u32 vm_address) {
 /* Where Python finds things; the order is abi/memory.py's. */
 u8 persistent[PERSISTENT];
 EXPORT(layout) u32 layout(void) {
-  static u32 table[17];
+  static u32 table[18];
   scratch_reset();
   u32 addresses[] = {scratch_top, ADDRESS(&stream), ADDRESS(stream.arena), ADDRESS(&call), ADDRESS(call.a), ADDRESS(call.buffers),
                      ADDRESS(&call.time), ADDRESS(&call.reply_status), ADDRESS(&logs), ADDRESS(date), ADDRESS(persistent),
                      PERSISTENT, sizeof(vm), ARENA, ADDRESS(&call.readable), ADDRESS(&call.effective),
-                     ADDRESS(&scratch_top)};
-  for (u32 i = 0; i < 17; i++) table[i] = addresses[i];
+                     ADDRESS(&scratch_top), ADDRESS(&call.result)};
+  for (u32 i = 0; i < 18; i++) table[i] = addresses[i];
   return ADDRESS(table);
 }

@@ -24,7 +24,7 @@ typedef int64_t i64;
 enum { OK, NOT_FOUND, BAD_ARGUMENT, SERIALIZATION_FAILURE, PARSE_FAILURE, BAD_EXPRESSION, INVALID_MEMORY_ACCESS, EMPTY,
        CAS_MISMATCH, RESULT_MISMATCH, INTERNAL_FAILURE, BROKEN_CONNECTION, UNIMPLEMENTED };
 enum { REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, GRPC_INITIAL, GRPC_TRAILING, CALL_HEADERS,
-       CALL_TRAILERS, MAPS };
+       CALL_TRAILERS, MAPS, STREAM_MAPS = GRPC_INITIAL };
 enum { REQUEST_BODY, RESPONSE_BODY, DOWNSTREAM_DATA, UPSTREAM_DATA, CALL_BODY, GRPC_MESSAGE, VM_CONFIGURATION,
        PLUGIN_CONFIGURATION, FOREIGN_ARGUMENTS, BUFFERS };
 
@@ -34,10 +34,11 @@ typedef struct { u32 entries, n, capacity, bytes; } map; /* entries: address of 
 typedef struct {
   u32 top;       /* first free address of the arena */
   u32 dirty;     /* bit m: map m was edited by a filter */
-  u32 torn;      /* nonzero only while entries move: see compact */
-  map maps[MAPS];
+  u32 torn;      /* nonzero only while entries move: see compact and mend */
+  map maps[STREAM_MAPS];
+  u32 floor;     /* `top` when the arena last had no dead bytes */
 } stream_head;
-enum { ARENA = 4 << 20 };
+enum { ARENA = 4 << 20, SLACK = 256 << 10 }; /* SLACK: dead bytes that a callback may leave behind */
 extern struct stream { stream_head head; u8 arena[ARENA]; } stream;
 
 /* ---- One call into a filter ---- */
@@ -65,6 +66,7 @@ typedef struct {
   u32 result;      /* RESULT_* bits gathered while the callback runs */
   u32 in_allocator;
   u32 time_known;
+  u32 kept;        /* scratch below this lasts until the callback is over, above it until the host function is */
   u64 time;        /* ns since the epoch, asked for once a callback: the clock stands still while a filter runs */
   u32 a[12];       /* arguments and results of a call to Python */
   u32 reply_status, reply_grpc, reply_details, reply_details_len, reply_body, reply_body_len, reply_headers, reply_headers_len;
@@ -74,7 +76,7 @@ extern call_state call;
 enum { PHASE_STREAM, PHASE_LOG, PHASE_START };
 enum { RESULT_LOGS = 1 << 8, RESULT_LOCAL_REPLY = 1 << 9, RESULT_CONTINUE_REQUEST = 1 << 10, RESULT_CONTINUE_RESPONSE = 1 << 11,
        RESULT_CLOSE_REQUEST = 1 << 12, RESULT_CLOSE_RESPONSE = 1 << 13, RESULT_BODY = 1 << 14, RESULT_ERRORS = 1 << 15,
-       RESULT_ROUTE = 1 << 16 };
+       RESULT_DONE = 1 << 29 };
 
 /* ---- Scratch: from the end of the static data upward, reset at every call ---- */
 extern u32 scratch_top;
@@ -114,9 +116,12 @@ u32 forbidden(void);                                              /* inside the 
 extern u8 date[29]; /* IMF-fixdate for responses that have none; kept by Python */
 void log_text(u32 level, u32 from, u32 size);
 
+enum { PAIRS_BYTES = 1 << 20, PAIRS_COUNT = 1024 }; /* largest block of pairs */
+
 /* ---- Maps. `key` and `value` arguments are addresses outside of the arena, unless said otherwise. ---- */
 map *map_of(u32 m);
 int map_find(const map *M, const u8 *key, u32 key_len, u32 from);
+void tidy(void); /* compact, if edits have left more than SLACK */
 void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len);
 void map_join_value(map *M, u32 i, u32 value, u32 value_len); /* "old,new" */
 void map_remove_at(map *M, u32 i);

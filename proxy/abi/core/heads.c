@@ -27,13 +27,27 @@ static int is_token_byte(u8 c) {
   default: return 0;
   }
 }
+/* A field name's bytes in lower case; 0 where one is no token byte. */
+static int fold_name(u8 *p, u32 n) {
+  for (u32 i = 0; i < n; i++) {
+    if (!is_token_byte(p[i])) return 0;
+    p[i] = lower(p[i]);
+  }
+  return n > 0;
+}
 int name_is_token(const u8 *p, u32 n) {
   for (u32 i = 0; i < n; i++)
     if (!is_token_byte(p[i])) return 0;
   return n > 0;
 }
 int value_is_clean(const u8 *p, u32 n) {
-  for (u32 i = 0; i < n; i++)
+  u32 i = 0;
+  for (; i + 8 <= n; i += 8) { /* eight at a time, until one of them may be a control character */
+    u64 w, d;
+    __builtin_memcpy(&w, p + i, 8), d = w ^ 0x7f7f7f7f7f7f7f7f;
+    if ((((w - 0x2020202020202020) & ~w) | ((d - 0x0101010101010101) & ~d)) & 0x8080808080808080) break;
+  }
+  for (; i < n; i++)
     if ((p[i] < 32 && p[i] != '\t') || p[i] == 127) return 0;
   return 1;
 }
@@ -80,12 +94,19 @@ static int next_field(text *field) {
   return 1;
 }
 
-static u32 place(u32 size, u32 fields) { /* the joined fields, from scratch into the arena, with room for the entries */
-  u32 entries = fields / 2 + 12, at = map_reserve(size + entries * 2 * sizeof(entry) + 64);
-  copy(at, scratch_top, size);
-  cursor = at, cursor_end = at + size;
-  stream.head.top = at + size;
-  return at;
+/* Far enough below ARENA that nothing moves while a request is loaded: its texts are known by their addresses. */
+enum { LARGEST_HEAD = ARENA / 4, MOST_TEXTS = 1 << 15, SPARE_ENTRIES = 12, SPARE = 16 };
+
+/* The joined fields, from scratch into the arena, behind an array that has room for their entries. */
+static int place(map *M, u32 size, u32 fields) {
+  u32 from = scratch(size), capacity = fields / 2 + SPARE_ENTRIES;
+  *M = (map){0, 0, 0, 0};
+  if (size > LARGEST_HEAD || fields > MOST_TEXTS) return HEAD_TOO_LARGE;
+  u32 at = (map_reserve(3 + capacity * sizeof(entry) + size + SPARE) + 3) & ~3u;
+  M->entries = at, M->capacity = capacity, at += capacity * sizeof(entry);
+  copy(at, from, size);
+  cursor = at, cursor_end = at + size, stream.head.top = at + size;
+  return HEAD_FINE;
 }
 
 /* Hop-by-hop fields that no message keeps; `upgrade` and `te` are decided by the caller. */
@@ -112,16 +133,18 @@ static void drop_named(map *M, text connection, u32 first) {
   }
 }
 
-/* Lower-case names in place, keep what is end-to-end. `connection` gets the last Connection field; `names` any others. */
+/* Lower-case names in place, keep what is end-to-end. `fields`: how many texts there must be; one more, and a text held the
+ * separator. */
 typedef struct { text host, connection[4]; u32 hosts, connections, said; } head_notes;
 
-static int take_fields(map *M, head_notes *notes, int request) {
+static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
   text name, value;
-  while (next_field(&name)) {
-    if (!next_field(&value)) return HEAD_FIELDS;
+  for (; next_field(&name); fields -= 2) {
+    if (fields < 2 || !next_field(&value)) return HEAD_FIELDS;
     u8 *k = AT(u8, name.at);
     u32 n = name.len;
-    for (u32 i = 0; i < n; i++) k[i] = lower(k[i]);
+    if (!fold_name(k, n)) return HEAD_NAME;
+    if (!value_is_clean(AT(u8, value.at), value.len)) return HEAD_VALUE;
     if (is_hop(k, n)) {
       if (n == 10 && k[0] == 'c') {
         if (notes->connections == 4) return HEAD_TOO_LARGE;
@@ -150,7 +173,7 @@ static int take_fields(map *M, head_notes *notes, int request) {
     }
     map_point(M, name.at, n, value.at, value.len);
   }
-  return HEAD_FINE;
+  return fields ? HEAD_FIELDS : HEAD_FINE;
 }
 
 static void add_text(map *M, const char *name, u32 name_len, u32 value, u32 value_len) {
@@ -185,8 +208,8 @@ static int request_id_is_sound(const map *M, int i) {
 }
 
 static void reset_stream(void) {
-  for (u32 m = 0; m < MAPS; m++) *map_of(m) = (map){0, 0, 0, 0};
-  stream.head.top = ADDRESS(stream.arena), stream.head.dirty = 0;
+  for (u32 m = 0; m < STREAM_MAPS; m++) *map_of(m) = (map){0, 0, 0, 0};
+  stream.head.top = stream.head.floor = ADDRESS(stream.arena), stream.head.dirty = stream.head.torn = 0;
 }
 
 /* Scratch holds: method LF target LF peer LF request-id (LF name LF value)*. Starts a new stream. */
@@ -196,12 +219,11 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
   head_notes notes = {0};
   text method, target, peer, id, authority, scheme = {o->scheme, o->scheme_len};
   scratch_reset(), reset_stream();
-  place(size, fields);
-  if (!next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
-  for (u32 i = 0; i < 4; i++) map_point(M, 0, 0, 0, 0); /* the pseudo headers come first */
-  int wrong = take_fields(M, &notes, 1);
+  int wrong = place(M, size, fields);
   if (wrong) return (u32)wrong;
-  if (M->n - 4 + notes.hosts + notes.connections > fields / 2) return HEAD_FIELDS; /* a field held the separator */
+  if (fields < 4 || !next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
+  for (u32 i = 0; i < 4; i++) map_point(M, 0, 0, 0, 0); /* the pseudo headers come first */
+  if ((wrong = take_fields(M, &notes, fields - 4, 1))) return (u32)wrong;
   if (notes.hosts > 1) return HEAD_HOST;
   authority = notes.host;
   u8 *t = AT(u8, target.at);
@@ -242,6 +264,7 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
     if (i < 0 || o->request_id == REQUEST_ID_REPLACE || !request_id_is_sound(M, i)) FORWARD(M, "x-request-id", id, 1, 0);
   }
   add_via(M, o);
+  stream.head.floor = stream.head.top;
   return HEAD_FINE | notes.said;
 }
 
@@ -255,16 +278,15 @@ EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 op
   map *M = map_of(RESPONSE_HEADERS);
   head_notes notes = {0};
   scratch_reset();
-  place(size, fields);
-  M->n = 0, M->bytes = 0;
-  u32 code = stream.head.top;
-  digits3(status, AT(u8, code)), stream.head.top += 4; /* the room that `place` made */
-  map_point(M, ADDRESS(":status"), 7, code, 3);
-  int wrong = size ? take_fields(M, &notes, 0) : HEAD_FINE;
+  int wrong = place(M, size, fields);
   if (wrong) return (u32)wrong;
-  if (M->n - 1 + notes.connections > fields / 2) return HEAD_FIELDS;
+  u32 code = stream.head.top;
+  digits3(status, AT(u8, code)), stream.head.top += 3; /* SPARE */
+  map_point(M, ADDRESS(":status"), 7, code, 3);
+  if (fields && (wrong = take_fields(M, &notes, fields, 0))) return (u32)wrong;
   for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 1);
   if (o) add_via(M, o);
+  stream.head.floor = stream.head.top;
   return HEAD_FINE | notes.said;
 }
 
@@ -417,8 +439,7 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
   const map *M = map_of(RESPONSE_HEADERS);
   u32 status = status_of(M);
   u64 length = 0;
-  int interim = status >= 100 && status < 200 && status != 101;
-  if (status < 100 || (status == 101 && !(flags & UPGRADE))) return HEAD_STATUS;
+  if (status < 200 && !(status == 101 && flags & UPGRADE)) return HEAD_STATUS; /* an interim one would be no answer */
   int sized = content_length(M, &length);
   if (sized < 0) return HEAD_LENGTH;
   start_head(M);
@@ -436,7 +457,6 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
     PUT("connection: upgrade\r\n");
     return finish_head(NO_BODY, 0);
   }
-  if (interim) return finish_head(NO_BODY, 0);
   if (map_find(M, (const u8 *)"date", 4, 0) < 0) PUT("date: "), put(ADDRESS(date), sizeof date), PUT("\r\n");
   u32 framing = NO_BODY, close = flags & CLOSE;
   if (flags & HEAD_REQUEST || status == 304) { /* the length of the body that is not sent (RFC 9110 8.6) */

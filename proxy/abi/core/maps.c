@@ -3,16 +3,55 @@
 
 struct stream stream;
 
-map *map_of(u32 m) { return &stream.head.maps[m]; }
+/* The answer to a call, or what gRPC received: no stream's, so not in a snapshot, and read-only for filters. */
+enum { ANSWER_BYTES = 128 << 10, ANSWER_PAIRS = 1024 };
+static map answers[MAPS - STREAM_MAPS];
+static struct { entry entries[ANSWER_PAIRS]; u8 text[ANSWER_BYTES]; } answer_room[MAPS - STREAM_MAPS];
+
+map *map_of(u32 m) { return m < STREAM_MAPS ? &stream.head.maps[m] : &answers[m - STREAM_MAPS]; }
+
+/* For Python: scratch holds a pair block, names in lower case, that becomes map `m`; 1 if it does not fit. */
+EXPORT(set_answer) u32 set_answer(u32 m, u32 size) {
+  scratch_reset();
+  map *M = map_of(m);
+  u32 i = m - STREAM_MAPS, block = scratch_top, n = size ? *AT(u32, block) : 0;
+  *M = (map){ADDRESS(answer_room[i].entries), 0, ANSWER_PAIRS, 0};
+  if (!n) return 0;
+  if (n > ANSWER_PAIRS || size < 4 + 10 * n || size > ANSWER_BYTES) return 1;
+  u32 at = ADDRESS(answer_room[i].text), *lengths = AT(u32, block + 4);
+  copy(at, block, size), at += 4 + 8 * n;
+  for (u32 j = 0; j < n; j++) {
+    entry e = {at, lengths[2 * j], at + lengths[2 * j] + 1, lengths[2 * j + 1]};
+    answer_room[i].entries[j] = e, at = e.value + e.value_len + 1, M->bytes += e.key_len + e.value_len;
+  }
+  M->n = n;
+  return 0;
+}
+
+/* A move that has begun is finished even if fuel runs out on the way: what goes to the arena waits complete in scratch, and
+ * doing it twice is doing it once. */
+static struct { u32 from, size, entries[STREAM_MAPS]; } move;
+
+static void finish_move(void) {
+  u32 arena = ADDRESS(stream.arena);
+  copy(arena, move.from, move.size);
+  for (u32 m = 0; m < STREAM_MAPS; m++) map_of(m)->entries = arena + move.entries[m];
+  stream.head.top = stream.head.floor = arena + move.size, stream.head.torn = 0;
+}
+
+/* For Python, after a fault: nothing has used scratch since. */
+EXPORT(mend) void mend(void) {
+  if (stream.head.torn) finish_move();
+}
 
 /* Live bytes to the front of the arena: edits leave dead ones behind. */
 static void compact(void) {
-  u32 offset[MAPS], total = 0, at = 0, arena = ADDRESS(stream.arena);
-  for (u32 m = 0; m < MAPS; m++) total += map_of(m)->bytes + map_of(m)->capacity * sizeof(entry) + 4;
+  u32 total = 0, at = 0, arena = ADDRESS(stream.arena);
+  for (u32 m = 0; m < STREAM_MAPS; m++) total += map_of(m)->bytes + map_of(m)->capacity * sizeof(entry) + 4;
   u32 saved = scratch_top, base = scratch(total);
-  for (u32 m = 0; m < MAPS; m++) {
+  for (u32 m = 0; m < STREAM_MAPS; m++) {
     map *M = map_of(m);
-    at = (at + 3) & ~3u, offset[m] = at;
+    at = (at + 3) & ~3u, move.entries[m] = at;
     entry *from = AT(entry, M->entries), *to = AT(entry, base + at);
     at += M->capacity * sizeof(entry);
     for (u32 i = 0; i < M->n; i++) {
@@ -21,10 +60,13 @@ static void compact(void) {
       copy(base + at, e.value, e.value_len), to[i].value = arena + at, to[i].value_len = e.value_len, at += e.value_len;
     }
   }
-  stream.head.torn = 1; /* a fuel stop from here on leaves a stream that must not be used */
-  copy(arena, base, at);
-  for (u32 m = 0; m < MAPS; m++) map_of(m)->entries = arena + offset[m];
-  stream.head.top = arena + at, scratch_top = saved, stream.head.torn = 0;
+  move.from = base, move.size = at, stream.head.torn = 1;
+  finish_move();
+  scratch_top = saved;
+}
+
+void tidy(void) {
+  if (stream.head.top - stream.head.floor > SLACK) compact();
 }
 
 /* After this, `size` bytes can be taken without anything moving. A stream that outgrows the arena ends the call: the limits
@@ -98,8 +140,9 @@ void map_join_value(map *M, u32 i, u32 value, u32 value_len) {
 
 void map_remove_at(map *M, u32 i) {
   entry *E = AT(entry, M->entries);
-  M->bytes -= E[i].key_len + E[i].value_len;
-  copy(ADDRESS(E + i), ADDRESS(E + i + 1), (M->n - i - 1) * sizeof(entry)), M->n--; /* no loop: a fuel stop cannot come between */
+  u32 bytes = E[i].key_len + E[i].value_len;
+  copy(ADDRESS(E + i), ADDRESS(E + i + 1), (M->n - i - 1) * sizeof(entry));
+  M->n--, M->bytes -= bytes; /* no loop and no call: a fuel stop cannot come between */
 }
 
 void map_clear(map *M) { M->n = 0, M->bytes = 0; }
@@ -119,8 +162,6 @@ u32 map_serialize(const map *M, u32 *size) {
 }
 
 /* proxy-wasm-cpp-host's limits: 1 MiB and 1,024 pairs; short, over-long or unterminated blocks decode to nothing. */
-enum { PAIRS_BYTES = 1 << 20, PAIRS_COUNT = 1024 };
-
 void map_deserialize(map *M, u32 from, u32 size, int request) {
   map_clear(M);
   if (size < 4 || size > PAIRS_BYTES) return;

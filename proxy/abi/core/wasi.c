@@ -13,7 +13,7 @@ static u32 standard(u32 fd) { return fd == 1 || fd == 2 ? SUCCESS : BADF; }
 
 /* stdout is a log line of level info, stderr of level error; one trailing newline is cut, but counted. */
 EXPORT(wasi_fd_write) u32 wasi_fd_write(u32 fd, u32 vectors, u32 n, u32 out) {
-  u32 list, total = 0, at;
+  u32 list, total = 0, at, saved = scratch_top;
   if (standard(fd)) return BADF;
   if (n > 1024) return INVAL;
   if (guest_take(vectors, 8 * n, &list)) return FAULT;
@@ -27,7 +27,8 @@ EXPORT(wasi_fd_write) u32 wasi_fd_write(u32 fd, u32 vectors, u32 n, u32 out) {
     guest_read(to, v[2 * i], v[2 * i + 1]);
     to += v[2 * i + 1];
   }
-  log_text(fd == 1 ? 2 : 4, at, total && AT(u8, at)[total - 1] == '\n' ? total - 1 : total);
+  if (total) log_text(fd == 1 ? 2 : 4, at, AT(u8, at)[total - 1] == '\n' ? total - 1 : total);
+  scratch_top = saved;
   return fault(guest_store(out, total));
 }
 EXPORT(wasi_fd_pwrite) u32 wasi_fd_pwrite(u32 fd, u32 vectors, u32 n, u64 offset, u32 out) {
@@ -64,9 +65,11 @@ EXPORT(wasi_clock_res_get) u32 wasi_clock_res_get(u32 clock, u32 out) {
 EXPORT(wasi_random_get) u32 wasi_random_get(u32 out, u32 size) {
   if (size > 64 << 10) return INVAL;
   if (guest_check(out, size)) return FAULT;
-  call.a[0] = scratch(size), call.a[1] = size;
-  u32 at = call.a[0];
-  return host(HOST_RANDOM) ? NOSYS : fault(guest_write(out, at, size));
+  u32 saved = scratch_top, at = scratch(size);
+  call.a[0] = at, call.a[1] = size;
+  u32 status = host(HOST_RANDOM) ? NOSYS : fault(guest_write(out, at, size));
+  scratch_top = saved;
+  return status;
 }
 EXPORT(wasi_fd_fdstat_get) u32 wasi_fd_fdstat_get(u32 fd, u32 out) {
   static const u64 stat[3] = {0, 64, 0}; /* rights: fd_write */

@@ -8,7 +8,7 @@ the time it takes in Python, so that fuel stays a bound on time.
 import os
 import struct
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -16,7 +16,8 @@ from proxy.abi.proxy_wasm.properties import NullPropertyError, get
 from proxy.telemetry.logging import limited
 
 if TYPE_CHECKING:
-    from proxy.abi.proxy_wasm.plugin import Context, VmSlot
+    from proxy.abi.proxy_wasm.context import Context, Root
+    from proxy.abi.proxy_wasm.slot import VmSlot
 
 log = structlog.get_logger("filter")
 
@@ -50,7 +51,6 @@ PENDING: Final = frozenset({
     "proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
     "proxy_get_shared_data", "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue",
     "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
-    "proxy_set_tick_period_milliseconds", "proxy_get_status", "proxy_done", "proxy_set_effective_context",
 })  # fmt: skip
 """Functions that link and answer 12 (Unimplemented). Loading a filter that imports one warns."""
 
@@ -83,6 +83,10 @@ class Host:
             ERROR: self.note_error,
             CLEAR_ROUTE: self.clear_route,
             EXIT: self.exit,
+            SET_TICK: self.set_tick,
+            SET_EFFECTIVE: self.set_effective,
+            DONE: self.done,
+            GET_STATUS: self.get_status,
         }
 
     def __call__(self, operation: int) -> int:
@@ -120,7 +124,8 @@ class Host:
     @property
     def context(self) -> "Context":
         """The context that host functions act on."""
-        return self.slot.running
+        running: Context = self.slot.running
+        return running
 
     # ---- Operations ----
 
@@ -133,7 +138,7 @@ class Host:
         address, size = self.words(2)
         if size > MOST_RANDOM:
             return BAD_ARGUMENT
-        self.memory.buffer[address : address + size] = os.urandom(size)
+        self.memory.write(address, os.urandom(size))
         return OK
 
     def get_property(self) -> int:
@@ -179,6 +184,30 @@ class Host:
             log.debug(
                 "host_call_refused", filter=plugin.name, function=FUNCTION_NAMES[function], status=STATUS_NAMES[status]
             )
+        return OK
+
+    def root(self) -> "Root":
+        """The root of the callback that runs: calls and ticks are always a root's."""
+        caller: Any = self.slot.caller or self.slot.running
+        found: Root = getattr(caller, "root", caller)
+        return found
+
+    def set_tick(self) -> int:
+        (milliseconds,) = self.words(1)
+        self.slot.set_tick(self.root(), milliseconds)
+        return OK
+
+    def set_effective(self) -> int:
+        (context,) = self.words(1)
+        return OK if self.slot.set_effective(context) else BAD_ARGUMENT
+
+    def done(self) -> int:
+        return OK if self.slot.done(self.root()) else NOT_FOUND
+
+    def get_status(self) -> int:
+        code, text = self.root().status
+        self.answer(text)
+        struct.pack_into("<I", self.memory.buffer, self.memory.at.arguments + 8, code)
         return OK
 
     def clear_route(self) -> int:

@@ -72,7 +72,7 @@ class Prepared:
 
 
 class Draft(NamedTuple):
-    index: int
+    place: int
     filter: Filter
     outline: Module
     abi: str
@@ -97,7 +97,7 @@ def prepare(filters: Sequence[Filter]) -> Prepared:
         limits = draft.filter.limits
         for module in draft.modules:
             requests.append(Request(module, seconds=limits.compile_time, memory=limits.compile_memory))
-            places.append(draft.index)
+            places.append(draft.place)
     try:
         codes = load_or_compile(requests)
     except CompileErrors as errors:

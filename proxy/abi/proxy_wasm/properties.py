@@ -15,7 +15,7 @@ from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_TRAILER
 from proxy.telemetry.stream import StreamInfo
 
 if TYPE_CHECKING:
-    from proxy.abi.proxy_wasm.host import Context
+    from proxy.abi.proxy_wasm.context import Context
 
 READABLE_SHIFT: Final = 10
 

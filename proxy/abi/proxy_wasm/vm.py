@@ -1,8 +1,8 @@
 """One VM: a store with a filter's instances, entered through the core's `enter`. It dies of its first fault."""
 
 import struct
-import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final
 
 import wasmtime
@@ -32,6 +32,11 @@ ON_HTTP_CALL_RESPONSE: Final = 13
 ON_QUEUE_READY: Final = 18
 FINISH: Final = 20
 
+DONE: Final = 1 << 29
+MOST_CONTEXTS: Final = DONE - 1
+LONG_LIVED_CONTEXTS: Final = 1 << 20
+"""Where ids go on after MOST_CONTEXTS: below it lie those of root contexts."""
+
 CREATE: Final = 1 << 8
 END_STREAM: Final = 1 << 9
 READABLE_SHIFT: Final = 10
@@ -42,6 +47,9 @@ LOG_PHASE: Final = 1 << 27
 VM_CONFIGURATION: Final = 6
 PLUGIN_CONFIGURATION: Final = 7
 BUFFER: Final = struct.Struct("<4I")
+
+set_fuel = lib.wasmtime_context_set_fuel
+call_unchecked = lib.wasmtime_func_call_unchecked
 
 
 class Compiled:
@@ -85,10 +93,7 @@ class Vm:
         self.elapsed = 0.0
         """Seconds of the last call."""
         self.values = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
-        self.context = self.store.context
-        self.trap = self.store.trap
-        self.left = self.store.left
-        self.function: Any = None
+        self.hot: tuple[Any, ...] = ()
 
     def start(self, record: int, fuel: int, deadline: float) -> None:
         """Instantiate, and run the module's own start. Raises GuestFault."""
@@ -101,7 +106,8 @@ class Vm:
         linked = link(
             store, self.memory, compiled.link_module, compiled.guest, compiled.bridge, compiled.stubs, compiled.memory_export
         )
-        self.function = store.function(linked.core, "enter")
+        self.enter_function = store.function(linked.core, "enter", 4)
+        self.hot = (self.values, store.context, self.enter_function, store.trap, store.fuel_cell, self.watch)
         names = [compiled.start_export] if compiled.start_export else []
         if compiled.start_export == "_initialize":  # proxy-wasm-cpp-host src/wasm.cc: then main, if there is one
             names += [name for name in ("main", "__main_void") if name in compiled.exports][:1]
@@ -109,38 +115,44 @@ class Vm:
             store.set_fuel(fuel)
             self.memory.store.call(prepare, record)
             try:
-                store.call(store.function(linked.guest, name), *((0, 0) if name == "main" else ()))
+                arguments = (0, 0) if name == "main" else ()
+                store.call(store.function(linked.guest, name, len(arguments)), *arguments)
             except GuestFault:
                 if self.exited != 0:  # proc_exit(0) is how _start ends; what runs behind it is the toolchain's trap
                     raise
         store.deadline = serving
 
     def new_context(self) -> int:
+        """An id for a context; they count up and come round again only after half a thousand million streams."""
         context = self.next_context
-        self.next_context = context + 1 if context < 0x7FFFFFFF else 1 << 20
+        self.next_context = context + 1 if context < MOST_CONTEXTS else LONG_LIVED_CONTEXTS
         return context
 
     def enter(self, record: int, context: int, flags: int, argument: int, fuel: int) -> int:
-        """Run callbacks (core/abi.c, `enter`) on at most `fuel`. Raises GuestFault, after which the VM is dead."""
-        values = self.values
-        values[0] = record
-        values[4] = context
-        values[8] = flags
-        values[12] = argument
-        watch = self.watch
-        lib.wasmtime_context_set_fuel(self.context, fuel)
-        started = time.perf_counter()
+        """Run callbacks (core/abi.c, `enter`) on at most `fuel`; the action and RESULT bits. Raises GuestFault, after which
+        the VM is dead. This is where every request spends its time with filters: hence no attribute is looked up twice.
+        """
+        values, store_context, function, trap, cell, watch = self.hot
+        values[0] = context
+        values[4] = flags
+        values[8] = argument
+        values[12] = record
+        if cell is None:
+            set_fuel(store_context, fuel)
+        else:
+            cell[0] = -fuel
+        started = perf_counter()
         watch.sequence += 1
-        failed = lib.wasmtime_func_call_unchecked(self.context, self.function, values, 4, self.trap)
+        error = call_unchecked(store_context, function, values, 4, trap)
         watch.sequence += 1
-        self.elapsed = time.perf_counter() - started
-        lib.wasmtime_context_get_fuel(self.context, self.left)
-        self.used = fuel - self.left[0]
-        if failed or self.trap[0]:
-            self.dead = True
-            raise self.store.fault(failed)
+        self.elapsed = perf_counter() - started
+        self.used = fuel - self.store.fuel() if cell is None else fuel + cell[0]
         result: int = values[0]
-        return result
+        if result < DONE:  # then it is still the context's id
+            self.dead = True
+            self.memory.mend()
+            raise self.store.fault(error)
+        return result - DONE
 
     def expose(self, buffer: int, address: int, size: int) -> None:
         """Let the next call with BUFFERS_SET read `size` bytes at `address` as `buffer`, and no other buffer."""

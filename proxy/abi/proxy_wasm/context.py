@@ -1,0 +1,275 @@
+"""Contexts: what host functions act on. A root is one configuration of a filter, a stream context its part in one stream."""
+
+import re
+import struct
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proxy.abi.filter import (
+    ACTION,
+    BODY,
+    CLOSE_REQUEST,
+    CLOSE_RESPONSE,
+    CONTINUE_REQUEST,
+    CONTINUE_RESPONSE,
+    FAILED,
+    LOCAL_REPLY,
+    LOGS,
+    SWITCHED,
+    LocalReply,
+    StreamHost,
+)
+from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, StreamMemory, decode_pairs
+from proxy.abi.proxy_wasm.vm import (
+    CREATE,
+    END_STREAM,
+    FINISH,
+    LOG_PHASE,
+    ON_CONFIGURE,
+    ON_CONTEXT_CREATE,
+    ON_DELETE,
+    ON_DONE,
+    ON_HTTP_CALL_RESPONSE,
+    ON_QUEUE_READY,
+    ON_REQUEST_BODY,
+    ON_REQUEST_HEADERS,
+    ON_RESPONSE_BODY,
+    ON_RESPONSE_HEADERS,
+    ON_TICK,
+    ON_VM_START,
+    READABLE_SHIFT,
+    WRITABLE_SHIFT,
+    Vm,
+)
+from proxy.wasm.fault import GuestFault
+
+if TYPE_CHECKING:
+    from proxy.abi.proxy_wasm.plugin import Plugin
+
+OPEN: Final = (1 << READABLE_SHIFT) | (1 << WRITABLE_SHIFT)
+OPEN_REQUEST: Final = OPEN << REQUEST_HEADERS
+OPEN_REQUEST_TRAILERS: Final = OPEN << REQUEST_TRAILERS
+OPEN_RESPONSE: Final = OPEN << RESPONSE_HEADERS
+OPEN_RESPONSE_TRAILERS: Final = OPEN << RESPONSE_TRAILERS
+LOG_MAPS: Final = (1 << REQUEST_HEADERS | 1 << RESPONSE_HEADERS | 1 << RESPONSE_TRAILERS) << READABLE_SHIFT
+END_REQUEST: Final = ON_REQUEST_HEADERS | END_STREAM
+END_RESPONSE: Final = ON_RESPONSE_HEADERS | END_STREAM
+
+REPLY: Final = struct.Struct("<8I")
+
+NAMES: Final = {  # FINISH stands for log, done and delete, which are one crossing
+    ON_CONTEXT_CREATE: "proxy_on_context_create",
+    ON_REQUEST_HEADERS: "proxy_on_request_headers",
+    ON_REQUEST_BODY: "proxy_on_request_body",
+    ON_RESPONSE_HEADERS: "proxy_on_response_headers",
+    ON_RESPONSE_BODY: "proxy_on_response_body",
+    FINISH: "proxy_on_log",
+    ON_VM_START: "proxy_on_vm_start",
+    ON_CONFIGURE: "proxy_on_configure",
+    ON_TICK: "proxy_on_tick",
+    ON_HTTP_CALL_RESPONSE: "proxy_on_http_call_response",
+    ON_QUEUE_READY: "proxy_on_queue_ready",
+    ON_DONE: "proxy_on_done",
+    ON_DELETE: "proxy_on_delete",
+}
+
+
+class Context(Protocol):
+    """What host functions act on: a stream context or a root."""
+
+    plugin: "Plugin"
+    stream: StreamHost | None
+    window: int
+
+
+class Root:
+    """A root context: one plugin configuration in a VM. A route's own configuration for a filter is one more."""
+
+    stream: StreamHost | None = None
+    window = 0
+
+    def __init__(self, plugin: "Plugin", configuration: bytes) -> None:
+        self.plugin = plugin
+        self.configuration = configuration
+        self.address = plugin.memory.keep(configuration)
+        self.id = 0
+        self.tick_seconds = 0.0
+        """0: no ticks."""
+        self.timer: Any = None
+        self.parked = False
+        """on_done said that there is work left; proxy_done will say when it is over."""
+        self.status = (0, b"")
+        """What proxy_get_status tells: the code and text of the last call's outcome."""
+
+    def stop_ticks(self) -> None:
+        self.tick_seconds = 0.0
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class StreamContext:
+    """A stream context: this filter's part in one stream.
+
+    `window`: the flags of the next call: which maps are open to the filter (edit windows), and CREATE until its context is
+    created.
+    """
+
+    __slots__ = ("body", "id", "local_reply", "plugin", "root", "stream", "vm", "window")
+
+    body: bytes
+    local_reply: LocalReply | None
+
+    def __init__(self, plugin: "Plugin", root: Root, vm: Vm | None, stream: StreamHost) -> None:
+        self.plugin = plugin
+        self.root = root
+        self.vm = vm
+        self.stream = stream
+        self.id = vm.new_context() if vm is not None else 0
+        self.window = CREATE
+        if plugin.tracks_contexts:
+            plugin.slot.contexts[self.id] = self
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    @property
+    def down(self) -> bool:
+        return self.vm is None or self.vm.dead
+
+    @property
+    def stops_iteration_on_headers(self) -> bool:
+        return self.plugin.settings.stops_iteration_on_headers
+
+    @property
+    def body_limit(self) -> int:
+        return self.plugin.settings.body_buffer
+
+    @property
+    def pause_seconds(self) -> float:
+        return self.plugin.settings.pause
+
+    @property
+    def fails_open(self) -> bool:
+        return self.plugin.settings.fail_open
+
+    def overdue(self) -> None:
+        seconds = self.pause_seconds
+        self.plugin.failed("pause", "pause", f"held a stream for {seconds:g} s", self.stream, 0)
+
+    def request_headers(self, end_stream: bool) -> int:
+        self.window |= OPEN_REQUEST
+        result = self.call(END_REQUEST if end_stream else ON_REQUEST_HEADERS, 0)
+        if not result & ACTION:
+            self.window &= ~OPEN_REQUEST
+        return result
+
+    def response_headers(self, end_stream: bool) -> int:
+        self.window |= OPEN_RESPONSE
+        result = self.call(END_RESPONSE if end_stream else ON_RESPONSE_HEADERS, 0)
+        if not result & ACTION:
+            self.window &= ~OPEN_RESPONSE
+        return result
+
+    def request_body(self, data: bytes, end_stream: bool) -> int:
+        return self.call_body(ON_REQUEST_BODY, data, end_stream, OPEN_REQUEST_TRAILERS)
+
+    def response_body(self, data: bytes, end_stream: bool) -> int:
+        return self.call_body(ON_RESPONSE_BODY, data, end_stream, OPEN_RESPONSE_TRAILERS)
+
+    def call_body(self, operation: int, data: bytes, end_stream: bool, trailers: int) -> int:
+        memory = self.plugin.memory
+        if self.window & CREATE:
+            self.call(ON_CONTEXT_CREATE, 0)
+        memory.write_scratch(data)
+        flags = operation
+        if end_stream:
+            flags |= END_STREAM
+            self.window |= trailers
+        result = self.call(flags, len(data))
+        self.window &= ~trailers
+        if result & BODY:
+            address, size = memory.words_at(memory.at.buffers + 16 * (operation != ON_REQUEST_BODY), 2)
+            self.body = memory.bytes_at(address, size)
+        return result
+
+    def continued(self, direction: int) -> None:
+        self.window &= ~(OPEN_REQUEST | OPEN_REQUEST_TRAILERS) if direction == 0 else ~OPEN_RESPONSE_TRAILERS
+
+    def call(self, flags: int, argument: int) -> int:
+        """Enter the VM; the action and flags. A fault is this filter's alone: it becomes FAILED, or nothing (fail open)."""
+        vm = self.vm
+        plugin = self.plugin
+        if vm is None or vm.dead:
+            return 0 if plugin.settings.fail_open else FAILED
+        window = self.window
+        if window & CREATE:
+            self.window = window & ~CREATE
+            argument = self.root.id
+        plugin.slot.running = self
+        plugin.calls[flags & ACTION].value += 1
+        try:
+            result = vm.enter(plugin.record, self.id, flags | window, argument, plugin.fuel)
+        except GuestFault as fault:
+            return self.fell(vm, flags, fault)
+        plugin.fuel_used.value += vm.used
+        plugin.seconds.value += vm.elapsed
+        self.stream.info.filter_seconds += vm.elapsed
+        if result > ACTION:
+            return self.attend(result, flags)
+        return result
+
+    def fell(self, vm: Vm, flags: int, fault: GuestFault) -> int:
+        plugin = self.plugin
+        callback = NAMES[flags & ACTION]
+        plugin.fuel_used.value += vm.used
+        plugin.seconds.value += vm.elapsed
+        self.stream.info.filter_seconds += vm.elapsed
+        plugin.drain_logs(self.stream, callback)
+        plugin.failed(callback, fault.reason, fault.message, self.stream, vm.used)
+        plugin.slot.died()
+        plugin.slot.abandon()
+        plugin.memory.attach(self.stream.region)  # the callback may have acted on another stream
+        return 0 if plugin.settings.fail_open else FAILED
+
+    def attend(self, result: int, flags: int) -> int:
+        """What a callback left beside its action; the result, less what was asked of other contexts."""
+        plugin = self.plugin
+        if result & SWITCHED:
+            result = plugin.slot.sort_out(self, result)
+        if result & LOGS:
+            plugin.drain_logs(self.stream, NAMES[flags & 0xFF])
+        if result & LOCAL_REPLY and not result & SWITCHED:
+            self.local_reply = read_reply(plugin.memory)
+        if result & (CONTINUE_REQUEST | CONTINUE_RESPONSE):
+            self.continued(0)
+        if result & (CLOSE_REQUEST | CLOSE_RESPONSE):
+            self.window &= CREATE
+        return result
+
+    def finish(self) -> None:
+        plugin = self.plugin
+        vm = self.vm
+        if vm is None or vm.dead or not plugin.callbacks.finish:
+            if plugin.tracks_contexts:
+                plugin.slot.contexts.pop(self.id, None)
+            return
+        self.window = self.window & CREATE | LOG_MAPS | LOG_PHASE
+        self.call(FINISH, 0)
+        if plugin.tracks_contexts:
+            plugin.slot.contexts.pop(self.id, None)
+
+
+def read_reply(memory: StreamMemory) -> LocalReply:
+    """The local reply that the last callback left."""
+    status, grpc, details, details_size, body, body_size, headers, headers_size = REPLY.unpack_from(
+        memory.buffer, memory.at.reply
+    )
+    text = memory.bytes_at(details, details_size).decode("utf-8", "backslashreplace")
+    return LocalReply(
+        status,
+        re.sub(r"\s", "_", text),
+        memory.bytes_at(body, body_size),
+        tuple(decode_pairs(memory.bytes_at(headers, headers_size)) or ()),
+        grpc if 0 <= grpc <= 16 else None,
+    )

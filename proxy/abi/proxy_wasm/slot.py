@@ -1,0 +1,366 @@
+"""The place of a VM: starts it, builds it anew after a fault, and calls the roots in it."""
+
+import random
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from proxy.abi.filter import (
+    ACTION,
+    BODY,
+    CLOSE_REQUEST,
+    CLOSE_RESPONSE,
+    CONTINUE_REQUEST,
+    CONTINUE_RESPONSE,
+    LOCAL_REPLY,
+    LOGS,
+    SWITCHED,
+    LocalReply,
+)
+from proxy.abi.memory import StreamMemory
+from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
+from proxy.abi.proxy_wasm.host import Host
+from proxy.abi.proxy_wasm.settings import Settings
+from proxy.abi.proxy_wasm.vm import (
+    BUFFERS_SET,
+    CREATE,
+    ON_CONFIGURE,
+    ON_CONTEXT_CREATE,
+    ON_DELETE,
+    ON_DONE,
+    ON_TICK,
+    ON_VM_START,
+    PLUGIN_CONFIGURATION,
+    READABLE_SHIFT,
+    VM_CONFIGURATION,
+    WRITABLE_SHIFT,
+    Compiled,
+    Vm,
+)
+from proxy.wasm.fault import GuestFault
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_MOST: Final = 60.0
+"""Seconds until a VM that keeps failing is built again; doubled each time, with jitter."""
+HEALTHY_AFTER: Final = 10.0
+"""A VM that lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
+
+EFFECTS: Final = LOCAL_REPLY | CONTINUE_REQUEST | CONTINUE_RESPONSE | CLOSE_REQUEST | CLOSE_RESPONSE | BODY
+
+
+class Services(NamedTuple):
+    """What a worker offers its filters beyond their streams."""
+
+    later: Callable[..., Any] | None = None
+    """`later(seconds, function, *arguments)` -> a handle with `cancel()`; None: nothing runs later (a check)."""
+
+
+ALONE: Final = Services()
+
+
+class Effect(NamedTuple):
+    """What a callback asked of a stream that is not the one it ran for."""
+
+    context: StreamContext
+    result: int
+    reply: LocalReply | None
+    bodies: tuple[bytes, bytes] | None
+
+
+class StartError(Exception):
+    """A filter did not start: its VM failed, or it refused its configuration. `lines` are what it logged."""
+
+    def __init__(self, reason: str, lines: Sequence[str]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lines = lines
+
+
+class VmSlot:
+    """The place of a VM: builds it, and builds it anew after a fault, with back-off. Filters of one vm_id share a slot."""
+
+    def __init__(self, memory: StreamMemory, compiled: Compiled, settings: Settings, services: Services = ALONE) -> None:
+        self.services = services
+        self.memory = memory
+        self.compiled = compiled
+        self.settings = settings
+        self.roots: list[Root] = []
+        self.vm: Vm | None = None
+        self.running: Any = None
+        """The context that host functions act on: the one of the running callback, or its effective context."""
+        self.caller: Any = None
+        """The context of the running callback, while it acts on another."""
+        self.contexts: dict[int, StreamContext] = {}
+        """Stream contexts by id, of filters that may set an effective context."""
+        self.effects: list[Effect] = []
+        self.closing = False
+        self.rebuild_at = 0.0
+        self.backoff = 0.0
+        self.built_at = 0.0
+        self.last_fault = ""
+
+    def start(self) -> None:
+        """Build the VM and start every root in it, in order. Raises StartError."""
+        vm = Vm(
+            self.memory,
+            self.compiled,
+            memory_limit=self.settings.memory,
+            deadline=self.settings.deadline,
+            host=Host(self),
+        )
+        self.vm = vm
+        self.built_at = time.monotonic()
+        first = self.roots[0]
+        self.running = first
+        region = self.memory.begin_empty()
+        try:
+            for root in self.roots:
+                root.plugin.metrics.forget_ids()
+            vm.start(first.plugin.record, self.settings.start_fuel, self.settings.start_deadline)
+            first.plugin.drain_logs(None, "start")
+            for root in self.roots:
+                self.start_root(vm, root)
+        except GuestFault as fault:
+            self.running.plugin.drain_logs(None, "start")
+            self.bury(vm)
+            raise StartError(f"{fault.reason}: {fault.message}", self.running.plugin.last_lines) from None
+        except StartError:
+            self.bury(vm)
+            raise
+        finally:
+            self.memory.release(region)
+
+    def start_root(self, vm: Vm, root: Root) -> None:
+        plugin = root.plugin
+        settings = plugin.settings
+        self.running = root
+        root.id = vm.new_context()
+        serving, vm.store.deadline = vm.store.deadline, settings.start_deadline
+        fuel = settings.start_fuel
+        size = len(root.configuration)
+        vm.expose(PLUGIN_CONFIGURATION, root.address, size)
+        vm.enter(plugin.record, root.id, ON_CONTEXT_CREATE | CREATE | BUFFERS_SET, 0, fuel)
+        for operation, name, length in (
+            (ON_VM_START, "proxy_on_vm_start", len(settings.vm_configuration)),
+            (ON_CONFIGURE, "proxy_on_configure", size),
+        ):
+            if not plugin.has(operation):
+                continue
+            if operation == ON_VM_START:
+                vm.expose(VM_CONFIGURATION, 0, 0)
+            else:
+                vm.expose(PLUGIN_CONFIGURATION, root.address, size)
+            vm.arguments(length)
+            result = vm.enter(plugin.record, root.id, operation | BUFFERS_SET, 0, fuel)
+            if result & LOGS:
+                plugin.drain_logs(None, name)
+            if not result & ACTION:
+                raise StartError(f"{name} returned false", plugin.last_lines)
+        plugin.drain_logs(None, "proxy_on_configure")
+        vm.store.deadline = serving
+
+    def bury(self, vm: Vm) -> None:
+        vm.close()
+        self.vm = None
+        self.contexts.clear()
+        for root in self.roots:
+            root.stop_ticks()
+            root.parked = False
+
+    def died(self) -> None:
+        """The VM had a fault: throw it away, and say when it may be built again."""
+        now = time.monotonic()
+        ticked = any(root.tick_seconds for root in self.roots)
+        if self.vm is not None:
+            self.bury(self.vm)
+        if now - self.built_at >= HEALTHY_AFTER:
+            self.backoff = 0.0
+        self.rebuild_at = now + self.backoff * random.uniform(0.8, 1.2)
+        self.backoff = min(2 * self.backoff, BACKOFF_MOST) or BACKOFF_FIRST
+        if ticked and self.services.later is not None:
+            # It works without streams too: do not wait for one.
+            self.services.later(max(self.rebuild_at - now, 0.001), self.live)
+
+    def live(self) -> Vm | None:
+        """The VM for a new stream, built anew if it is time; None: it is down."""
+        vm = self.vm
+        if vm is not None:
+            return vm
+        if time.monotonic() < self.rebuild_at or self.closing:
+            return None
+        plugin = self.roots[0].plugin
+        plugin.instruments.vm_rebuilds.value += 1
+        try:
+            self.start()
+        except StartError as error:
+            plugin.failed("start", "start", error.reason, None, 0)
+            self.died()
+        return self.vm
+
+    # ---- Calls of roots, outside of any stream ----
+
+    def call_root(self, root: Root, operation: int, *arguments: int, flags: int = 0) -> int:
+        """Run a callback of a root context; its action and flags, 0 after a fault.
+
+        What it can read beside its arguments (an answer's maps and body) has been put in place, and is in `flags`.
+        """
+        vm = self.vm
+        plugin = root.plugin
+        if vm is None or vm.dead or not plugin.has(operation):
+            return 0
+        self.memory.attach(self.memory.nobody)
+        self.running = self.caller = root
+        name = NAMES[operation]
+        plugin.calls[operation].value += 1
+        vm.arguments(*arguments)
+        try:
+            result = vm.enter(plugin.record, root.id, operation | flags, 0, plugin.fuel)
+        except GuestFault as fault:
+            plugin.drain_logs(None, name)
+            plugin.failed(name, fault.reason, fault.message, None, vm.used)
+            self.abandon()
+            self.died()
+            return 0
+        finally:
+            plugin.fuel_used.value += vm.used
+            plugin.seconds.value += vm.elapsed
+        if result & LOGS:
+            plugin.drain_logs(None, name)
+        self.collect(result)
+        self.carry_out()
+        return result
+
+    def set_tick(self, root: Root, milliseconds: int) -> None:
+        """proxy_set_tick_period_milliseconds: one timer, set anew after each tick, so ticks never pile up (Envoy)."""
+        root.stop_ticks()
+        if milliseconds and self.services.later is not None:
+            root.tick_seconds = max(milliseconds / 1000, root.plugin.settings.tick)
+            root.timer = self.services.later(root.tick_seconds, self.tick, root)
+
+    def tick(self, root: Root) -> None:
+        root.timer = None
+        self.call_root(root, ON_TICK)
+        if root.tick_seconds and root.timer is None and self.services.later is not None:
+            root.timer = self.services.later(root.tick_seconds, self.tick, root)
+
+    # ---- Effective contexts ----
+
+    def set_effective(self, context_id: int) -> bool:
+        """proxy_set_effective_context: host functions act on that context until the callback returns. False: unknown."""
+        if self.caller is None:
+            self.caller = self.running
+        found: Any = self.caller if context_id in (0, self.caller.id) else self.contexts.get(context_id)
+        if found is None:
+            found = next((root for root in self.roots if root.id == context_id), None)
+        if found is None:
+            return False
+        memory = self.memory
+        (result,) = memory.words_at(memory.at.result, 1)
+        self.collect(result)
+        struct.pack_into("<I", memory.buffer, memory.at.result, result & ~EFFECTS | SWITCHED)
+        self.running = found
+        stream = found.stream
+        if stream is None:
+            memory.attach(memory.nobody)
+        else:
+            memory.attach(stream.region)
+        held = [stream.held(found, direction) if stream is not None else None for direction in (0, 1)]
+        for buffer, data in enumerate(held):
+            self.expose_held(buffer, data)
+        maps = found.window >> READABLE_SHIFT & 0x0F, found.window >> WRITABLE_SHIFT & 0x0F
+        readable = memory.words_at(memory.at.readable, 1)[0] & 0xF0
+        struct.pack_into("<2I", memory.buffer, memory.at.readable, readable | maps[0], maps[1])
+        struct.pack_into("<I", memory.buffer, memory.at.effective, found.id)
+        return True
+
+    def expose_held(self, buffer: int, data: bytes | None) -> None:
+        """A body that a filter holds, to its effective context; without one the buffer reads as empty."""
+        memory = self.memory
+        address = memory.take_scratch(len(data)) if data else 0
+        if data:
+            assert self.vm is not None
+            self.vm.store.charge(len(data))
+            memory.write(address, data)
+        size = len(data or b"")
+        struct.pack_into("<4I", memory.buffer, memory.at.buffers + 16 * buffer, address, size, size, 1 if data is None else 3)
+
+    def collect(self, result: int) -> None:
+        """Note what has been asked of the effective context, if it is a stream."""
+        context = self.running
+        if not result & EFFECTS or not isinstance(context, StreamContext) or context is self.caller:
+            return
+        memory = self.memory
+        bodies = None
+        if result & BODY:
+            records = [memory.words_at(memory.at.buffers + 16 * i, 2) for i in (0, 1)]
+            bodies = memory.bytes_at(*records[0]), memory.bytes_at(*records[1])
+        reply = read_reply(memory) if result & LOCAL_REPLY else None
+        self.effects.append(Effect(context, result & EFFECTS, reply, bodies))
+
+    def sort_out(self, context: StreamContext, result: int) -> int:
+        """A stream callback has acted on other contexts: those are served in a moment, its own part is its result."""
+        self.collect(result)
+        own = 0 if self.running is not context else result & EFFECTS
+        if own & LOCAL_REPLY:
+            context.local_reply = read_reply(self.memory)
+        self.caller = None
+        self.memory.attach(context.stream.region)
+        if self.effects and self.services.later is not None:
+            self.services.later(0, self.carry_out)
+        return result & ~EFFECTS | own
+
+    def abandon(self) -> None:
+        """The callback ended in a fault: nothing that it asked of other streams is done."""
+        self.caller = None
+        self.effects.clear()
+
+    def carry_out(self) -> None:
+        """Do to other streams what was asked. They may enter this VM again: the guest has returned."""
+        self.caller = None
+        effects, self.effects = self.effects, []
+        for context, result, reply, bodies in effects:
+            stream = context.stream
+            if bodies is not None:
+                for direction in (0, 1):
+                    stream.replace_held(context, direction, bodies[direction])
+            if reply is not None:
+                stream.reply(context, reply)
+            elif result & (CLOSE_REQUEST | CLOSE_RESPONSE):
+                stream.close()
+            else:
+                for flag, direction in ((CONTINUE_REQUEST, 0), (CONTINUE_RESPONSE, 1)):
+                    if result & flag:
+                        stream.resume(context, direction)
+
+    # ---- The end ----
+
+    def finish(self) -> bool:
+        """Ask every root whether it is done (proxy_on_done); True if all are. Those that are not are parked."""
+        self.closing = True
+        for root in self.roots:
+            if root.parked or not root.id:
+                continue
+            if not root.plugin.has(ON_DONE) or self.call_root(root, ON_DONE) & ACTION:
+                self.delete(root)
+            else:
+                root.parked = self.vm is not None
+        return not any(root.parked for root in self.roots)
+
+    def done(self, root: Root) -> bool:
+        """proxy_done: a parked root has finished its work; it goes once the callback has returned."""
+        if not root.parked:
+            return False
+        root.parked = False
+        if self.services.later is not None:
+            self.services.later(0, self.delete, root)
+        return True
+
+    def delete(self, root: Root) -> None:
+        root.stop_ticks()
+        self.call_root(root, ON_DELETE)
+        root.id = 0
+
+    def close(self) -> None:
+        if self.vm is not None:
+            self.bury(self.vm)

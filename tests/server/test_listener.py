@@ -1,0 +1,270 @@
+"""What clients may do wrong: heads that are malformed, too large, too slow; bodies that are broken or silent."""
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.server.fakes import Peer, replies
+
+BOTH_LOOPS = True
+HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+BAD: dict[str, tuple[bytes, int]] = {
+    "no request line": (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "Host list": (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
+    "Host with userinfo": (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
+    "Host with path": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    "empty Host": (b"GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
+    "no Host in HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", 400),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400),
+    "obs-fold": (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", 400),
+    "NUL": (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0z\r\n\r\n", 400),
+    "bare CR": (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n", 400),
+    "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+    "control in name": (b"GET / HTTP/1.1\r\nHost: a\r\nX\x01: y\r\n\r\n", 400),
+    "CL and TE": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "TE and CL": (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400),
+    "two CLs": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+    "CL list": (POST + b"Content-Length: 3, 3\r\n\r\nabc", 400),
+    "CL plus": (POST + b"Content-Length: +3\r\n\r\nabc", 400),
+    "CL hex": (POST + b"Content-Length: 0x3\r\n\r\nabc", 400),
+    "CL negative": (POST + b"Content-Length: -3\r\n\r\nabc", 400),
+    "CL too long": (POST + b"Content-Length: 99999999999999999999999\r\n\r\nabc", 400),
+    "TE not chunked last": (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+    "TE twice": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "TE unknown": (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+    "chunk size": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk size negative": (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk without CRLF": (POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 400),
+    "expectation": (POST + b"Expect: miracles\r\nContent-Length: 3\r\n\r\nabc", 400),
+    "target": (b"GET nothing HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "target scheme": (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET /\r\n\r\n", 505),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
+    "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
+    "TRACE at its end": (b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", 501),
+    "long line": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    "long field": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+    "many fields": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 120 + b"\r\n", 431),
+    "large head": (b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"y" * 2000 + b"\r\n") * 40 + b"\r\n", 431),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("bytewise", [False, True])
+async def test_bad_requests(bench: Any, endpoint: Any, case: str, bytewise: bool) -> None:
+    """Refused with a short text that holds nothing of the request; then the connection closes."""
+    request, status = BAD[case]
+    if bytewise and len(request) > 1000:
+        pytest.skip("tested in pieces below")
+
+    async def never(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.read()
+
+    server = await endpoint(never)
+    gateway = await bench(server)
+    client = await gateway.client()
+    if bytewise:
+        for i in range(len(request)):
+            client.writer.write(request[i : i + 1])
+            await asyncio.sleep(0)
+            if client.reader._buffer:  # type: ignore[attr-defined]
+                break
+    else:
+        await client.send(request)
+    answer = await client.rest()
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"connection: close\r\n" in answer
+    assert len(answer) < 300
+    assert b"aaaa" not in answer
+    # A body may turn out to be broken after its head went on; a bad head goes nowhere.
+    assert not server.heads or (bytewise and case.startswith("chunk"))
+
+
+@pytest.mark.parametrize("size", [100, 1000, 5000])
+async def test_large_head_in_pieces(bench: Any, endpoint: Any, size: int) -> None:
+    """The limit holds for a head that comes in pieces too."""
+    gateway = await bench(await endpoint(replies(HELLO)))
+    client = await gateway.client()
+    head = BAD["large head"][0]
+    for i in range(0, len(head), size):
+        try:
+            await client.send(head[i : i + size])
+        except ConnectionError:
+            break
+        await asyncio.sleep(0)
+    assert (await client.head()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_limits_are_settings(bench: Any, endpoint: Any) -> None:
+    """Just within and just above each limit."""
+    limits = {"line": "1KiB", "field": "1KiB", "headers": 5, "head": "3KiB"}
+    gateway = await bench(await endpoint(replies(HELLO)), listener={"limits": limits})
+    for request, status in (
+        (b"GET /" + b"a" * 1000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (b"GET /" + b"a" * 1100 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1000 + b"\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1100 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 4 + b"\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 5 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 900 + b"\r\n") * 3 + b"\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 900 + b"\r\n") * 4 + b"\r\n", 431),
+    ):
+        head, _ = await gateway.ask(request)
+        assert head.startswith(b"HTTP/1.1 %d " % status), request[:40]
+
+
+@pytest.mark.parametrize("trickle", [True, False])
+async def test_slow_head(bench: Any, endpoint: Any, trickle: bool) -> None:
+    """A head must be complete in time, even if it keeps moving: 408. A connection without a byte is closed silently."""
+    gateway = await bench(await endpoint(replies(HELLO)), listener={"head_timeout": "300ms"})
+    silent, client = await gateway.client(), await gateway.client()
+    start = asyncio.get_running_loop().time()
+    await client.send(b"G")
+    if trickle:
+        for byte in b"ET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaa":
+            client.writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+            if client.reader._buffer:  # type: ignore[attr-defined]
+                break
+    assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+    assert await silent.rest() == b""
+    assert asyncio.get_running_loop().time() - start < 1.5
+
+
+async def test_slow_head_on_a_kept_connection(bench: Any, endpoint: Any) -> None:
+    """The next head has its own time; until it begins the keepalive timeout holds."""
+    gateway = await bench(
+        await endpoint(replies(HELLO)), listener={"head_timeout": "300ms", "keepalive_timeout": "900ms"}
+    )
+    client, idle = await gateway.client(), await gateway.client()
+    for each in (client, idle):
+        await each.send(GET)
+        await each.response()
+    await asyncio.sleep(0.5)
+    await client.send(b"GET / HT")
+    assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+    start = asyncio.get_running_loop().time()
+    assert await idle.rest() == b""
+    assert asyncio.get_running_loop().time() - start < 1.0
+
+
+async def test_silent_body(bench: Any, endpoint: Any) -> None:
+    """A body may take long, but not pause long."""
+    closed = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.read()
+        closed.set()
+
+    gateway = await bench(await endpoint(serve), listener={"body_timeout": "300ms"})
+    client = await gateway.client()
+    await client.send(POST + b"Content-Length: 100\r\n\r\n")
+    for _ in range(5):
+        await client.send(b"x")
+        await asyncio.sleep(0.15)
+    answer = await client.rest()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert (await gateway.finished()).details == "request_body_timeout"
+    await asyncio.wait_for(closed.wait(), 1)
+
+
+async def test_broken_body_inside_a_stream(bench: Any, endpoint: Any) -> None:
+    """The endpoint has the head already: it is let go, and what it got does not end well."""
+    got = b""
+    over = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        nonlocal got
+        await peer.head()
+        got = await peer.reader.read()
+        over.set()
+
+    gateway = await bench(await endpoint(serve))
+    client = await gateway.client()
+    await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    await asyncio.sleep(0.05)
+    await client.send(b"nonsense\r\n")
+    assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+    await asyncio.wait_for(over.wait(), 1)
+    assert b"0\r\n\r\n" not in got
+    info = await gateway.finished()
+    assert (info.details, info.flags) == ("http1.codec_error", "DPE")
+
+
+async def test_garbage_behind_a_request(bench: Any, endpoint: Any) -> None:
+    """The request's answer still comes, then the connection closes."""
+    go = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        await peer.send(HELLO)
+
+    gateway = await bench(await endpoint(serve))
+    client = await gateway.client()
+    await client.send(GET)
+    await asyncio.sleep(0.05)
+    await client.send(b"\x01\x02\x03\r\n\r\n")
+    await asyncio.sleep(0.05)
+    go.set()
+    answer = await client.rest()
+    assert answer.endswith(b"hello")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_rejections_are_counted_and_logged_sparsely(bench: Any, endpoint: Any, capfd: Any) -> None:
+    """A flood of malformed requests is a few lines, none with a traceback or the client's bytes."""
+    gateway = await bench(await endpoint(replies(HELLO)))
+    for _ in range(60):
+        client = await gateway.client()
+        await client.send(b"EVILBYTES\r\n\r\n")
+        await client.rest()
+    captured = capfd.readouterr()
+    text = captured.out + captured.err
+    assert "EVILBYTES" not in text
+    assert "Traceback" not in text
+    assert text.count("\n") < 40
+    assert sum(gateway.gateway.state()["rejected"].values()) == 60
+
+
+async def test_connections_are_counted(bench: Any, endpoint: Any) -> None:
+    """The gauge follows the connections."""
+    gateway = await bench(await endpoint(replies(HELLO)))
+    listener = gateway.gateway.listeners[0]
+    clients = [await gateway.client() for _ in range(3)]
+    for client in clients:
+        await client.send(GET)
+        await client.response()
+    assert listener.open == 3
+    for client in clients:
+        client.close()
+    await asyncio.wait_for(listener.wait_empty(), 1)
+    assert listener.connections.value == 0
+    assert not listener.server.connections
+    assert not listener.keepalive_deadlines.due
+
+
+def test_refuses_to_run_without_the_c_parser() -> None:
+    """The message says what to do."""
+    script = "from proxy.server.listener import require_c_parser; require_c_parser()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"AIOHTTP_NO_EXTENSIONS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "MissingParserError: aiohttp runs without its C parser; install a binary wheel" in done.stderr
