@@ -5,6 +5,9 @@ from typing import Final, NamedTuple, Protocol
 from proxy.abi.memory import Region
 from proxy.telemetry.stream import StreamInfo
 
+FAIL_STREAM: Final = "wasm_fail_stream"
+"""Response code details of an answer for a filter that is down, Envoy's."""
+
 CONTINUE: Final = 0
 PAUSE: Final = 1
 
@@ -41,6 +44,9 @@ class StreamHost(Protocol):
     properties: dict[bytes, bytes]
 
     # From outside of the stream's own callbacks: a tick, the answer to a call, another stream's callback.
+
+    def holds(self, filter_: "StreamFilter") -> bool:
+        """Does `filter_` hold anything of the stream?"""
 
     def held(self, filter_: "StreamFilter", direction: int) -> bytes | None:
         """What `filter_` holds of a body and has seen; None if it holds none. 0 the request, 1 the response."""

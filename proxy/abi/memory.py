@@ -25,6 +25,8 @@ REQUEST_HEADERS: Final = 0
 REQUEST_TRAILERS: Final = 1
 RESPONSE_HEADERS: Final = 2
 RESPONSE_TRAILERS: Final = 3
+CALL_HEADERS: Final = 6
+CALL_TRAILERS: Final = 7
 
 END_STREAM: Final = 1
 UPGRADE: Final = 2
@@ -379,9 +381,8 @@ class StreamMemory:
         return bool(self.words_at(self.at.stream + 4, 1)[0] >> map_ & 1)
 
     def mend(self) -> None:
-        """After a fault in a filter's call: finish a move of entries that it stopped (core/maps.c, `compact`)."""
-        if self.words_at(self.at.stream + 8, 1)[0]:
-            self.store.call(self.functions["mend"])
+        """After a fault in a filter's call: make the live stream's maps sound, wherever an edit was stopped (core/maps.c)."""
+        self.store.call(self.functions["mend"])
 
     def set_answer(self, map_: int, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
         """Fill map 4 to 7 for the next callback (gRPC metadata, the answer to a call); names in lower case. False: too large."""

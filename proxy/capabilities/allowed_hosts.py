@@ -137,9 +137,7 @@ class AllowedHosts:
         """Whether an entry has this scheme, host and port."""
         if fits(self.hosts.get(target.host, ()), target):
             return True
-        if not self.suffixes or target.address is not None:
-            return False
-        rest = target.host
+        rest = target.host if self.suffixes else ""
         while rest := rest.partition(".")[2]:
             if fits(self.suffixes.get(rest, ()), target):
                 return True

@@ -12,6 +12,7 @@ from proxy.abi.filter import (
     CLOSE_RESPONSE,
     CONTINUE_REQUEST,
     CONTINUE_RESPONSE,
+    FAIL_STREAM,
     FAILED,
     LOCAL_REPLY,
     LocalReply,
@@ -31,7 +32,6 @@ from proxy.chain.commands import (
 from proxy.chain.path import Hold, Path, RequestPath, ResponsePath
 from proxy.telemetry.stream import StreamInfo
 
-FAIL_STREAM = "wasm_fail_stream"
 CLOSE_STREAM = "wasm_close_stream"
 PAUSE_TIMEOUT = "filter_pause_timeout"
 UNAVAILABLE = 14
@@ -184,12 +184,18 @@ class Chain:
         if self.outbox:
             self.wake()
 
+    def holds(self, filter_: StreamFilter) -> bool:
+        return any(path.hold_of(filter_) is not None for path in (self.request, self.response))
+
     def held(self, filter_: StreamFilter, direction: int) -> bytes | None:
         """What a filter holds of a body and has seen; None if it holds none."""
         return (self.request if direction == REQUEST else self.response).held(filter_)
 
     def replace_held(self, filter_: StreamFilter, direction: int, data: bytes) -> None:
+        """A filter has edited what it holds."""
         (self.request if direction == REQUEST else self.response).replace_held(filter_, data)
+        if self.outbox:
+            self.wake()
 
     # ---- What they ask for in callbacks ----
 

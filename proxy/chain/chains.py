@@ -8,11 +8,14 @@ from proxy.abi.filter import FilterFactory, StreamFilter
 from proxy.abi.memory import Region, StreamMemory
 from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter
 from proxy.abi.proxy_wasm.plugin import Plugin
+from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Http, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
-from proxy.abi.proxy_wasm.slot import Services, StartError, VmSlot
+from proxy.abi.proxy_wasm.slot import StartError, VmSlot
+from proxy.capabilities.allowed_hosts import AllowedHosts
 from proxy.chain.chain import Chain
-from proxy.config.model import Config, Route
+from proxy.config.model import Config, Filter, Route
 from proxy.telemetry.telemetry import Telemetry
+from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
 
 
 class FilterStartError(Exception):
@@ -73,9 +76,11 @@ class Chains:
         self.plans: dict[int, Plan] = {}
         self.default = Plan(())
         self.loader: Loader | None = None
-        self.services = Services()
+        self.services = ALONE
+        self.callouts: Callouts | None = None
 
-    async def start(self) -> None:
+    async def start(self, callouts: Callouts | None = None) -> None:
+        self.callouts = callouts
         self.services = Services(later=asyncio.get_running_loop().call_later)
         self.load()
 
@@ -105,7 +110,10 @@ class Chains:
         if slot is None:
             slot = self.slots[key] = VmSlot(loader.memory, loader.compiled(prepared), settings, self.services)
         instruments = self.telemetry.instruments.filter(filter_.name)
-        return Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
+        plugin = Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
+        if self.callouts is not None:
+            plugin.http = http_of(self.callouts, filter_)
+        return plugin
 
     def plan(self, route: Route) -> Plan:
         """The chain of a route: without the filters it switches off, with its own configuration for others."""
@@ -139,7 +147,22 @@ class Chains:
             self.loader.close()
 
 
-def settings_of(filter_: Any, log_level: str) -> Settings:
+def http_of(callouts: Callouts, filter_: Filter) -> Http:
+    """How a filter calls other services, within its config."""
+    policy = CalloutPolicy(filter_.name, AllowedHosts(filter_.capabilities.allowed_hosts), max_calls=filter_.limits.calls)
+
+    def start(
+        upstream: str, headers: Pairs, body: bytes, trailers: Pairs, timeout: float, done: Callable[[Answer], None]
+    ) -> Call:
+        try:
+            return callouts.start(policy, upstream, headers, body, trailers, timeout, done)
+        except CalloutError as error:
+            raise CallRefusedError(error.status, error.reason) from None
+
+    return start
+
+
+def settings_of(filter_: Filter, log_level: str) -> Settings:
     """A filter's config as its VM takes it."""
     limits = filter_.limits
     return Settings(

@@ -267,10 +267,7 @@ class Path:
         del self.holds[i]
         hold.filter.continued(self.direction)
         self.chain.pause_ended(hold)
-        if hold.over:
-            self.over -= 1
-            if not self.over:
-                self.emit(self.reading_command(stop=False))
+        self.mark_over(hold, False)
 
     def close(self) -> None:
         """Nothing walks on. What is held is dropped."""
@@ -295,8 +292,13 @@ class Path:
     def replace_held(self, filter_: StreamFilter, data: bytes) -> None:
         """The filter has edited what it holds."""
         hold = self.hold_of(filter_)
-        if hold is not None and hold.stop is not Stop.ALL:
-            hold.data[:] = data
+        if hold is None or hold.stop is Stop.ALL:
+            return
+        hold.data[:] = data
+        if hold.stop is Stop.BUFFER and len(data) > filter_.body_limit:
+            self.overflow()
+        else:
+            self.check_watermark(hold)
 
     # ---- Limits ----
 
@@ -308,11 +310,16 @@ class Path:
             self.chain.pause_began(hold)
 
     def check_watermark(self, hold: Hold) -> None:
-        if len(hold.data) > hold.filter.body_limit and not hold.over:
-            hold.over = True
-            self.over += 1
-            if self.over == 1:
-                self.emit(self.reading_command(stop=True))
+        self.mark_over(hold, len(hold.data) > hold.filter.body_limit)
+
+    def mark_over(self, hold: Hold, over: bool) -> None:
+        """This side is read while no hold is over its limit."""
+        if over == hold.over:
+            return
+        hold.over = over
+        self.over += 1 if over else -1
+        if self.over == int(over):
+            self.emit(self.reading_command(stop=over))
 
     def overflow(self) -> None:
         """A filter asked for all of a body that is larger than it may hold."""

@@ -15,6 +15,7 @@ from proxy.server.router import Router
 from proxy.server.stream_interface import Chains
 from proxy.server.tunnel import Tunnel
 from proxy.telemetry.telemetry import Telemetry
+from proxy.upstream.callout import Callouts
 from proxy.upstream.cluster import Cluster
 from proxy.upstream.resolver import Resolver
 
@@ -62,14 +63,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.clock = time.monotonic
         self.deadlines = Deadlines(loop)
-        await self.chains.start()
-        self.memory = self.chains.memory
         resolver = Resolver(loop)
         instruments = self.telemetry.instruments
         for cluster in self.config.clusters:
             self.clusters[cluster.name] = Cluster(
                 cluster, loop, self.deadlines, resolver, instruments.cluster(cluster.name)
             )
+        own = [sock.getsockname()[:2] for sock in sockets]
+        self.callouts = Callouts(self.clusters, loop, self.deadlines, instruments.cluster, own)
+        await self.chains.start(self.callouts)
+        self.memory = self.chains.memory
         for route in self.config.routes:
             self.routes[id(route)] = RouteState(route, self.clusters[route.cluster], self.deadlines)
         self.keep_date(loop)
@@ -95,6 +98,7 @@ class Gateway:
             cluster.close()
         if self.date_timer is not None:
             self.date_timer.cancel()
+        self.callouts.close()
         self.deadlines.close()
         self.chains.close()
 

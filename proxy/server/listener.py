@@ -26,7 +26,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy, HttpResponseParser, HttpResponseParserPy
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler, RequestPayloadError
 from aiohttp.web_server import Server
 
 from proxy.abi.memory import HeadOptions
@@ -76,9 +76,12 @@ class Connection(RequestHandler):
     """One client connection: idle, inside a head, busy with an exchange, tunnelled, or draining before it closes."""
 
     __slots__ = (
+        "chunk_tail",
+        "chunked",
         "destination",
         "exchange",
         "head_bytes",
+        "last",
         "leaving",
         "listener",
         "payload",
@@ -117,6 +120,12 @@ class Connection(RequestHandler):
         self.watched: DeadlineQueue[Connection] | None = None
         self.unread = False
         """The client may still be sending what nobody will read."""
+        self.chunked: StreamReader | None = None
+        """The body of a chunked request until its end is parsed."""
+        self.chunk_tail = b""
+        """The last bytes that came while `chunked` is set."""
+        self.last = False
+        """The request in hand is the last of this connection."""
         self.peer_ip = b""
         self.source = ""
         self.destination = ""
@@ -188,7 +197,7 @@ class Connection(RequestHandler):
         if self.sink is not None:
             self.sink.on_downstream_bytes(data)
             return
-        if self.leaving:
+        if self.leaving or (self.last and self.payload is None):
             return
         if self._upgraded:
             self.keep_early(data)
@@ -202,6 +211,8 @@ class Connection(RequestHandler):
         except HttpProcessingError as error:
             self.on_broken(error, data)
             return
+        if self.chunked is not None or (messages and any(message.chunked for message, _ in messages)):
+            messages = self.part_from_chunked(messages, data)
         in_body = self.payload is not None
         if in_body and exchange is not None:
             self.feed_body(exchange)
@@ -224,6 +235,44 @@ class Connection(RequestHandler):
                 self.enqueue(messages)
         elif not in_body and data and not self.leaving:
             self.on_part_of_head(len(data))
+
+    def part_from_chunked(self, messages: Any, data: bytes) -> Any:
+        """Let nothing of a chunked request reach the next one; the messages that may be served.
+
+        aiohttp's parser gives the last trailer of a chunked request to the next request as its first header. So the next
+        one gets a new parser; and if it came in the same read as the end of the chunked one, the connection closes instead.
+        """
+        if self.chunked is not None:
+            served: Any = ()
+        else:
+            first = next(i for i, (message, _) in enumerate(messages) if message.chunked)
+            served = messages[: first + 1]
+            self.chunked = messages[first][1]
+        assert self.chunked is not None
+        self.chunk_tail = (self.chunk_tail + data[-4:])[-4:]
+        if len(messages) > len(served):
+            self.last = True
+        if self.chunked.is_eof():
+            self.chunked = None
+            if self.chunk_tail != b"\r\n\r\n":
+                self.last = True
+            self.chunk_tail = b""
+            self._parser = self.new_parser()
+        return served
+
+    def new_parser(self) -> HttpRequestParser:
+        limits = self.listener.config.limits
+        return HttpRequestParser(
+            self,
+            self._loop,
+            READ_LIMIT,
+            max_line_size=limits.line,
+            max_field_size=limits.field,
+            max_headers=limits.headers,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
+        )
 
     def on_part_of_head(self, size: int) -> None:
         """Bytes that complete nothing."""
@@ -304,7 +353,7 @@ class Connection(RequestHandler):
     def exchange_over(self, keep_alive: bool) -> None:
         """The exchange is done with the connection, and the response is written."""
         self.exchange = None
-        if not keep_alive or self.leaving or self.transport is None or self.listener.draining:
+        if not keep_alive or self.leaving or self.last or self.transport is None or self.listener.draining:
             self.leave()
             return
         if self.reading_holds:

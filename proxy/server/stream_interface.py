@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from proxy.abi.memory import Region, StreamMemory
 from proxy.config.model import Route
 from proxy.telemetry.stream import StreamInfo
+from proxy.upstream.callout import Callouts
 
 
 class Chain(Protocol):
@@ -36,7 +37,7 @@ class Chains(Protocol):
         """There after `start`."""
         ...
 
-    async def start(self) -> None:
+    async def start(self, callouts: Callouts | None = None) -> None:
         """Load the filters. Raises if one cannot serve."""
         ...
 

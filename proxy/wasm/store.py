@@ -162,8 +162,9 @@ class Store:
             return GuestFault("fuel", "all fuel consumed")
         if DEADLINE in text and code is None:
             return GuestFault("deadline", f"ran longer than {self.deadline * 1000:g} ms")
-        if code == capi.TRAP_UNREACHABLE and self.guest_memory() + (64 << 10) > self.memory_limit:
-            return GuestFault("memory", f"gave up with its memory at the limit of {self.memory_limit} bytes")
+        if code == capi.TRAP_UNREACHABLE and 4 * (used := self.guest_memory()) >= 3 * self.memory_limit:
+            # Allocators ask for memory in large steps, and abort when there is no more.
+            return GuestFault("memory", f"gave up with {used} of at most {self.memory_limit} bytes of memory")
         return GuestFault("trap", first_line(text))
 
     def guest_memory(self) -> int:

@@ -1,9 +1,11 @@
-from proxy.abi.proxy_wasm import host, load, plugin
-from proxy.telemetry import logging as logs
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from tests.abi.guest import Lines, Worker, compiled
+from proxy.abi.proxy_wasm import host, load, plugin
+from proxy.telemetry import logging as logs
+from tests.abi.guest import Lines, Script, Worker, compiled
 
 
 @pytest.fixture
@@ -22,10 +24,9 @@ def load_filters(tmp_path, monkeypatch, lines):
     monkeypatch.setattr(load, "load_or_compile", compiled)
     workers = []
 
-    def make(*filters, log_level="debug", folder=None):
+    def make(*filters, log_level="debug"):
         pairs = [one if isinstance(one, tuple) else (one, {}) for one in filters]
-        place = tmp_path / str(len(workers))
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
         workers.append(Worker(place, *pairs, log_level=log_level))
         return workers[-1]
 
@@ -44,8 +45,6 @@ def start_filters(load_filters):
 def run(start_filters):
     """`run(callback, row, ...)`: the outcome of host calls made in one callback of a stream's filter, each callback before it
     having run without calls."""
-    from tests.abi.guest import Script
-
     def run(callback, *rows, data=b"", end=False, action=0, settings=None, fields=None, **options):
         worker = start_filters((Script({callback: rows}, actions={callback: action}, **options), settings or {}))
         opened = worker.open() if fields is None else worker.open(fields=fields)

@@ -100,6 +100,7 @@ class Script:
   {chr(10).join(self.imports.values())}
   (memory (export "memory") {MEMORY // PAGE})
   (data (i32.const {TEXTS}) "{"".join(f"{chr(92)}{byte:02x}" for byte in self.texts)}")
+  (data (i32.const {SLOTS}) "{chr(92)}{"aa" if self.used else "00"}{f"{chr(92)}aa" * (8 * self.used - 1)}")
   (func (export "proxy_abi_version_{abi.replace(".", "_")}"))
   {ALLOCATORS[allocator]}
   (func $note (param $base i32) (param $status i32) (local $n i32)
@@ -255,6 +256,14 @@ class Worker:
             slot.start()
         return self
 
+    def open_stream(
+        self, fields: Iterable[tuple[bytes, bytes]] = REQUEST, method: bytes = b"POST", target: bytes = b"/p?q=1"
+    ) -> Stream:
+        stream = Stream()
+        stream.region = self.memory.begin()
+        self.memory.load_request(tuple(fields), method, target, self.options, b"", b"")
+        return stream
+
     def open(
         self,
         number: int = 0,
@@ -266,9 +275,7 @@ class Worker:
     ) -> "Opened":
         """A new stream with a loaded request, and this filter's context in it. With `stream`, in one that is there."""
         if stream is None:
-            stream = Stream()
-            stream.region = self.memory.begin()
-            self.memory.load_request(tuple(fields), method, target, self.options, b"", b"")
+            stream = self.open_stream(fields, method, target)
         context = self.plugins[number].open(stream)
         assert context is not None
         return Opened(self, number, stream, context)

@@ -132,7 +132,7 @@ class Scripted:
         self.calls: list[str] = []
         self.released: list[int] = []
         self.complaints = 0
-        self.in_reach: Callable[[], bool] = lambda: True
+        self.check: Callable[[str], None] = lambda callback: None
 
     @property
     def down(self) -> bool:
@@ -154,7 +154,7 @@ class Scripted:
         failed = 0 if self.fails_open else FAILED
         if self.vm.dead:
             return failed
-        assert self.in_reach(), "a callback ran while its stream's memory was not attached"
+        self.check(callback)
         self.calls.append(f"{self.name}.{callback}{data}{'!' * end_stream}")
         steps = self.steps[callback]
         step = (steps[0] if self.forever and len(steps) == 1 else steps.pop(0)) if steps else GO
@@ -196,7 +196,7 @@ class Stage:
         for name, filter_ in zip("ABCDEFGH", self.filters, strict=False):
             filter_.name = name
             filter_.calls = self.calls
-            filter_.in_reach = lambda: self.memory.live is self.region
+            filter_.check = self.check
         bodies = [filter_.bodies for filter_ in self.filters]
         self.chain.take_part(list(self.filters), bodies, bodies)
         if content_type is not None:
@@ -205,6 +205,14 @@ class Stage:
 
     def wake(self) -> None:
         self.woken += 1
+
+    def check(self, callback: str) -> None:
+        """May a filter's callback run now?"""
+        assert self.memory.live is self.region, "a callback ran while its stream's memory was not attached"
+        for command in self.chain.outbox:
+            assert not isinstance(command, commands.Reset), "a callback ran after the end"
+            if callback in ("rqh", "rqb"):
+                assert not isinstance(command, commands.AnswerLocally), "a request callback ran after the answer"
 
     def named(self, name: str) -> Scripted:
         return next(filter_ for filter_ in self.filters if filter_.name == name)

@@ -344,10 +344,10 @@ def test_a_finished_stream_leaves_nothing_to_the_collector() -> None:
         stage = Stage([Scripted(), Scripted(rqb=[HOLD]), Scripted(rsh=[HOLD])])
         for event in ("rq", "rq:one!", "rs", "finish"):
             stage.line(event)
-        paths = weakref.ref(stage.filters[1])
+        filter_b = weakref.ref(stage.filters[1])
         for filter_ in stage.filters:
-            del filter_.in_reach
+            del filter_.check
         stage.filters.clear()
-        assert paths() is None
+        assert filter_b() is None
     finally:
         gc.enable()

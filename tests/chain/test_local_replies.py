@@ -61,6 +61,16 @@ BEFORE_THE_RESPONSE = [
         rq:two! > A.rqb:two B.rqb:onetwo A.rqb:! B.rqb:onetwo! C.rsh B.rsh A.rsh C.rsb:body! B.rsb:body! A.rsb:body! \
                 | answer=d down=403 down:body!
         """),
+    Case("from request headers that A's data took along", [
+            Scripted(allow=True, rqh=[HOLD]), Scripted(rqh=[says(403)])], """
+        rq      > A.rqh |
+        rq:one! > A.rqb:one B.rqh B.rsh A.rsh B.rsb:body! A.rsb:body! | answer=d down=403 down:body!
+        """),
+    Case("from request headers that A has let go of, with data", [Scripted(rqh=[HOLD]), Scripted(rqh=[says(403)])], """
+        rq      > A.rqh | clock=15
+        rq:one! > |
+        cont0:A > B.rqh B.rsh A.rsh B.rsb:body! A.rsb:body! | unclock answer=d down=403 down:body!
+        """),
     Case("from outside, the request paused", [Scripted(), Scripted(rqh=[HOLD], tick=says(403)), Scripted()], """
         rq      > A.rqh B.rqh | clock=15
         reply:B > B.rsh A.rsh B.rsb:body! A.rsb:body! | answer=d unclock down=403 down:body!

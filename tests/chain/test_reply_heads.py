@@ -31,7 +31,7 @@ def stream_memory() -> StreamMemory:
     return StreamMemory(
         engine,
         wasmtime.Module(engine.wasmtime, core.read_bytes()),
-        wasmtime.Module(engine.wasmtime, wasmtime.wat2wasm(EMPTY_LINK)),
+        wasmtime.Module(engine.wasmtime, bytes(wasmtime.wat2wasm(EMPTY_LINK))),
     )
 
 

@@ -93,7 +93,7 @@ class FakeChains:
         self.opened: list[FakeChain] = []
         self.keep = True
 
-    async def start(self) -> None:
+    async def start(self, callouts: object = None) -> None:
         self.memory = stream_memory()
 
     def open(self, route: Any, info: StreamInfo, region: Any, wake: Callable[[], None]) -> FakeChain:

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.sharing.limits import Limits
 from proxy.sharing.store import SharedStore
+from tests.sharing.processes import Process
 
 
 @pytest.fixture
@@ -24,3 +25,11 @@ def make_store(tmp_path: Path) -> Iterator[Callable[..., SharedStore]]:
     for store in made:
         store.close()
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    """A test that fails leaves no worker behind."""
+    yield
+    for process in Process.running[:]:
+        process.kill()

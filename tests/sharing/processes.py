@@ -5,13 +5,17 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from typing import ClassVar
 
 
 class Process:
     """A child that runs `body`. It ends with status 0 unless `body` raises."""
 
+    running: ClassVar[list["Process"]] = []
+
     def __init__(self, body: Callable[[], object]) -> None:
         self.pid = os.fork()
+        self.running.append(self)
         if self.pid == 0:
             status = 1
             try:
@@ -24,6 +28,7 @@ class Process:
 
     def join(self) -> int:
         """Its exit status, negative for a signal."""
+        self.running.remove(self)
         pid, self.pid = self.pid, 0
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

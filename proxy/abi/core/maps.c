@@ -39,9 +39,15 @@ static void finish_move(void) {
   stream.head.top = stream.head.floor = arena + move.size, stream.head.torn = 0;
 }
 
-/* For Python, after a fault: nothing has used scratch since. */
+/* For Python, after a fault: nothing has used scratch since. A stop while entries shift leaves one of them twice, or the last
+ * one out: an edit that was half done, in a map that is sound but for the sum of its bytes. */
 EXPORT(mend) void mend(void) {
   if (stream.head.torn) finish_move();
+  for (u32 m = 0; m < STREAM_MAPS; m++) {
+    map *M = map_of(m);
+    M->bytes = 0;
+    for (u32 i = 0; i < M->n; i++) M->bytes += AT(entry, M->entries)[i].key_len + AT(entry, M->entries)[i].value_len;
+  }
 }
 
 /* Live bytes to the front of the arena: edits leave dead ones behind. */
@@ -140,9 +146,8 @@ void map_join_value(map *M, u32 i, u32 value, u32 value_len) {
 
 void map_remove_at(map *M, u32 i) {
   entry *E = AT(entry, M->entries);
-  u32 bytes = E[i].key_len + E[i].value_len;
-  copy(ADDRESS(E + i), ADDRESS(E + i + 1), (M->n - i - 1) * sizeof(entry));
-  M->n--, M->bytes -= bytes; /* no loop and no call: a fuel stop cannot come between */
+  M->bytes -= E[i].key_len + E[i].value_len;
+  copy(ADDRESS(E + i), ADDRESS(E + i + 1), (M->n - i - 1) * sizeof(entry)), M->n--;
 }
 
 void map_clear(map *M) { M->n = 0, M->bytes = 0; }

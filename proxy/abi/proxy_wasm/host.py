@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from proxy.abi.memory import decode_pairs
 from proxy.abi.proxy_wasm.properties import NullPropertyError, get
+from proxy.abi.proxy_wasm.services import CallRefusedError
 from proxy.telemetry.logging import limited
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ FUNCTION_NAMES: Final = (
 """Position = number in core/abi.c."""
 
 PENDING: Final = frozenset({
-    "proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
+    "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
     "proxy_get_shared_data", "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue",
     "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
 })  # fmt: skip
@@ -87,6 +89,7 @@ class Host:
             SET_EFFECTIVE: self.set_effective,
             DONE: self.done,
             GET_STATUS: self.get_status,
+            HTTP_CALL: self.http_call,
         }
 
     def __call__(self, operation: int) -> int:
@@ -209,6 +212,25 @@ class Host:
         self.answer(text)
         struct.pack_into("<I", self.memory.buffer, self.memory.at.arguments + 8, code)
         return OK
+
+    def http_call(self) -> int:
+        upstream = self.text(0).decode("utf-8", "surrogateescape")
+        headers, trailers = decode_pairs(self.text(1)) or [], decode_pairs(self.text(3)) or []
+        (milliseconds,) = self.memory.words_at(self.memory.at.arguments + 32, 1)
+        root = self.root()
+        try:
+            token = self.slot.start_call(root, upstream, headers, self.text(2), trailers, milliseconds / 1000)
+        except CallRefusedError as error:
+            self.explain(error.reason)
+            return error.status
+        self.set_words(token)
+        return OK
+
+    def explain(self, reason: str) -> None:
+        """Why a host function refused, for the filter's author."""
+        plugin = self.context.plugin
+        if not limited(("host_call_reason", plugin.name), 10):
+            log.debug("host_call_reason", filter=plugin.name, reason=reason)
 
     def clear_route(self) -> int:
         """Routes are chosen after the chain by the final head, so there is nothing to clear."""

@@ -64,7 +64,7 @@ def get(context: "Context", path: bytes) -> bytes | None:
         raise NullPropertyError
     if path == b"connection_id":
         return integer(stream.info.connection_id)
-    return stream.properties.get(path)
+    return None if b"\0" in path else stream.properties.get(path)  # Envoy splits what it looks up, and not what it stores
 
 
 def integer(value: int) -> bytes:

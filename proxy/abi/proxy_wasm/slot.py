@@ -3,7 +3,7 @@
 import random
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.abi.filter import (
@@ -13,22 +13,26 @@ from proxy.abi.filter import (
     CLOSE_RESPONSE,
     CONTINUE_REQUEST,
     CONTINUE_RESPONSE,
+    FAIL_STREAM,
     LOCAL_REPLY,
     LOGS,
     SWITCHED,
     LocalReply,
 )
-from proxy.abi.memory import StreamMemory
+from proxy.abi.memory import CALL_HEADERS, CALL_TRAILERS, StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
 from proxy.abi.proxy_wasm.host import Host
+from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.vm import (
     BUFFERS_SET,
+    CALL_BODY,
     CREATE,
     ON_CONFIGURE,
     ON_CONTEXT_CREATE,
     ON_DELETE,
     ON_DONE,
+    ON_HTTP_CALL_RESPONSE,
     ON_TICK,
     ON_VM_START,
     PLUGIN_CONFIGURATION,
@@ -46,17 +50,12 @@ BACKOFF_MOST: Final = 60.0
 HEALTHY_AFTER: Final = 10.0
 """A VM that lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
 
+FIRST_TOKEN: Final = 4
+"""Tokens of http calls step by 4, as Envoy's do: 4, 8 ..."""
+INTERNAL_FAILURE: Final = 10
+BROKEN_CONNECTION: Final = 11
+
 EFFECTS: Final = LOCAL_REPLY | CONTINUE_REQUEST | CONTINUE_RESPONSE | CLOSE_REQUEST | CLOSE_RESPONSE | BODY
-
-
-class Services(NamedTuple):
-    """What a worker offers its filters beyond their streams."""
-
-    later: Callable[..., Any] | None = None
-    """`later(seconds, function, *arguments)` -> a handle with `cancel()`; None: nothing runs later (a check)."""
-
-
-ALONE: Final = Services()
 
 
 class Effect(NamedTuple):
@@ -94,6 +93,9 @@ class VmSlot:
         self.contexts: dict[int, StreamContext] = {}
         """Stream contexts by id, of filters that may set an effective context."""
         self.effects: list[Effect] = []
+        self.calls: dict[int, Call] = {}
+        """Calls in flight, by token."""
+        self.next_token = FIRST_TOKEN
         self.closing = False
         self.rebuild_at = 0.0
         self.backoff = 0.0
@@ -163,7 +165,14 @@ class VmSlot:
     def bury(self, vm: Vm) -> None:
         vm.close()
         self.vm = None
+        for call in self.calls.values():
+            call.cancel()
+        self.calls.clear()
+        self.next_token = FIRST_TOKEN
+        orphans = list(self.contexts.values())
         self.contexts.clear()
+        if orphans and self.services.later is not None:
+            self.services.later(0, abandon, orphans)
         for root in self.roots:
             root.stop_ticks()
             root.parked = False
@@ -243,6 +252,42 @@ class VmSlot:
         self.call_root(root, ON_TICK)
         if root.tick_seconds and root.timer is None and self.services.later is not None:
             root.timer = self.services.later(root.tick_seconds, self.tick, root)
+
+    def start_call(
+        self, root: Root, upstream: str, headers: Pairs, body: bytes, trailers: Pairs, seconds: float
+    ) -> int:
+        """proxy_http_call: the token of a call. Raises CallRefusedError."""
+        http = root.plugin.http
+        if http is None:
+            raise CallRefusedError(INTERNAL_FAILURE, "no calls can be made in a check")
+        token = self.next_token
+
+        def done(answer: Answer) -> None:
+            self.calls.pop(token, None)
+            self.answered(root, token, answer)
+
+        self.calls[token] = http(upstream, headers, body, trailers, seconds, done)
+        self.next_token = token + 4
+        return token
+
+    def answered(self, root: Root, token: int, answer: Answer) -> None:
+        """Deliver the answer to a call (proxy_on_http_call_response). Without headers it was a reset."""
+        vm = self.vm
+        if vm is None or vm.dead or not root.id:
+            return
+        memory = self.memory
+        root.status = (0, b"") if answer.headers else (BROKEN_CONNECTION, b"reset")
+        memory.attach(memory.nobody)
+        headers = answer.headers if memory.set_answer(CALL_HEADERS, answer.headers) else []
+        memory.set_answer(CALL_TRAILERS, answer.trailers)
+        memory.write_scratch(answer.body)
+        vm.expose(CALL_BODY, memory.at.scratch, len(answer.body))
+        maps = (1 << CALL_HEADERS | 1 << CALL_TRAILERS) << READABLE_SHIFT
+        self.call_root(
+            root, ON_HTTP_CALL_RESPONSE, token, len(headers), len(answer.body), len(answer.trailers),
+            flags=BUFFERS_SET | maps,
+        )  # fmt: skip
+        root.status = (0, b"")
 
     # ---- Effective contexts ----
 
@@ -364,3 +409,16 @@ class VmSlot:
     def close(self) -> None:
         if self.vm is not None:
             self.bury(self.vm)
+
+
+def abandon(contexts: Sequence[StreamContext]) -> None:
+    """The VM of these died: what it held of their streams, nobody else will let go of."""
+    for context in contexts:
+        stream = context.stream
+        if not stream.holds(context):
+            continue
+        if context.fails_open:
+            stream.resume(context, 0)
+            stream.resume(context, 1)
+        else:
+            stream.reply(context, LocalReply(503, FAIL_STREAM, b"", (), None))

@@ -44,6 +44,7 @@ WRITABLE_SHIFT: Final = 18
 BUFFERS_SET: Final = 1 << 26
 LOG_PHASE: Final = 1 << 27
 
+CALL_BODY: Final = 4
 VM_CONFIGURATION: Final = 6
 PLUGIN_CONFIGURATION: Final = 7
 BUFFER: Final = struct.Struct("<4I")

@@ -1,0 +1,92 @@
+"""Metrics: ids and statuses are Envoy's (counters 4, 8 ..., gauges 5, 9 ..., histograms 6, 10 ...)."""
+
+import pytest
+
+from tests.abi.guest import OUT, Script
+
+HEADERS = "proxy_on_request_headers"
+COUNTER, GAUGE, HISTOGRAM = range(3)
+MIN, MAX = -(1 << 63), (1 << 63) - 1
+
+
+def define(kind, name=b"m"):
+    return ("proxy_define_metric", kind, name, OUT)
+
+
+def test_ids(run):
+    found = run(HEADERS, *[define(kind, b"n%d" % i) for i in range(2) for kind in range(3)], define(3), define(-1))
+    assert [(one.status, one.u32()) for one in found[:6]] == [(0, n) for n in (4, 5, 6, 8, 9, 10)]
+    assert [one.status for one in found[6:]] == [2, 2]
+
+
+def test_defining_a_name_again_gives_a_new_id_of_the_same_metric(run):
+    found = run(
+        HEADERS, define(COUNTER), ("proxy_increment_metric", 4, 2), define(COUNTER), ("proxy_increment_metric", 8, 3),
+        ("proxy_get_metric", 4, OUT),
+    )  # fmt: skip
+    assert (found[2].u32(), found[-1].u64()) == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "calls", "statuses", "value"),
+    [
+        (COUNTER, [("increment", 1), ("increment", 0), ("increment", -1), ("record", 5)], [0, 2, 2, 0], 6),  # edge case 21
+        (COUNTER, [("increment", MAX), ("increment", MAX)], [0, 0], (1 << 64) - 2),
+        (GAUGE, [("increment", 3), ("increment", 0), ("increment", -1)], [0, 0, 0], 2),
+        (GAUGE, [("record", 7), ("record", 5)], [0, 0], 5),
+        (GAUGE, [("record", 2), ("increment", -5)], [0, 0], 0),
+        (HISTOGRAM, [("increment", 1), ("record", 7)], [2, 0], None),
+    ],
+)
+def test_values(run, kind, calls, statuses, value):
+    id_ = 4 + kind
+    rows = [(f"proxy_{verb}_metric", id_, amount) for verb, amount in calls]
+    first, *found, last = run(HEADERS, define(kind), *rows, ("proxy_get_metric", id_, OUT))
+    assert first.status == 0
+    assert [one.status for one in found] == statuses
+    assert (last.status, last.u64() if value is not None else None) == ((0, value) if value is not None else (2, None))
+
+
+@pytest.mark.parametrize("id_", [0, 1, 2, 3, 5, 6, 7, 8, 4000, 0xFFFF_FFFF, 0x8000_0004])
+def test_unknown_ids(run, id_):
+    found = run(HEADERS, define(COUNTER), ("proxy_increment_metric", id_, 1), ("proxy_record_metric", id_, 1), ("proxy_get_metric", id_, OUT))
+    assert [one.status for one in found[1:]] == [1, 1, 1]
+
+
+def test_they_are_shown(start_filters):
+    rows = [define(COUNTER, b"a.b"), ("proxy_increment_metric", 4, 7), define(GAUGE, b"g"), ("proxy_record_metric", 5, 9)]
+    rows += [define(HISTOGRAM, b"h"), ("proxy_record_metric", 6, 12)]
+    worker = start_filters(Script({HEADERS: rows}))
+    worker.open().call(HEADERS)
+    worker.plugins[0].metrics.refresh()
+    assert sorted(shown.value for shown in worker.plugins[0].metrics.shown.values()) == [7, 9]
+
+
+def test_limits(run):
+    """10 (InternalFailure) for one more than limits.metrics, 2 for a name of more than 512 bytes."""
+    found = run(HEADERS, define(COUNTER, b"a"), define(GAUGE, b"b"), define(COUNTER, b"c"), define(COUNTER, b"a"), settings={"limits": {"metrics": 2}})
+    assert [one.status for one in found] == [0, 0, 10, 0]
+    assert run(HEADERS, define(COUNTER, b"n" * 513), define(COUNTER, b"n" * 512))[0].status == 2
+
+
+def test_defining_without_end(run):
+    found = run(HEADERS, *[define(COUNTER)] * 40, settings={"limits": {"metrics": 5}, "fuel": 10**8})
+    statuses = [one.status for one in found]
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {0, 10}
+
+
+def test_names_of_two_kinds_that_are_shown_alike(run, lines):
+    """What /metrics cannot tell apart is refused, and does not fail in any other way."""
+    rows = [define(COUNTER, b"x"), define(GAUGE, b"x_total"), define(GAUGE, b"y"), define(HISTOGRAM, b"y"), define(COUNTER, b"y")]
+    found = run(HEADERS, *rows, define(COUNTER, b"\xff \0"), define(GAUGE, b""))
+    assert {one.status for one in found} <= {0, 2, 10}
+    assert found[0].status == 0
+
+
+def test_filters_do_not_share_ids(start_filters):
+    one = Script({HEADERS: [define(COUNTER), ("proxy_increment_metric", 4, 1)]})
+    two = Script({HEADERS: [("proxy_get_metric", 4, OUT)]})
+    worker = start_filters(one, two)
+    worker.open(0).call(HEADERS)
+    assert worker.open(1).runs(HEADERS)[0].status == 1
