@@ -142,8 +142,8 @@ EMPTY_LINK: Final = """
 
 
 CORE_FUNCTIONS: Final = {
-    "load_request": 3, "load_response": 4, "emit_request": 1, "emit_response": 1, "map_set_pairs": 2, "set_answer": 2, "new_stream": 0,
-    "room": 1, "prepare": 1, "mend": 0,
+    "load_request": 3, "load_response": 4, "emit_request": 1, "emit_response": 1, "map_set_pairs": 2, "set_answer": 2,
+    "new_stream": 0, "room": 1, "prepare": 1, "mend": 0,
 }  # fmt: skip
 """What is called outside of filters, and how many arguments it takes."""
 
@@ -289,8 +289,9 @@ class StreamMemory:
         via = f"1.1 {options.via}".encode() if options.via else b""
         scheme = options.scheme.encode()
         texts = self.keep(via + scheme)
-        modes = {"off": 0, "append": 1, "replace": 2}[options.forwarded], {"off": 0, "keep": 1, "replace": 2}[options.request_id]
-        return self.keep(struct.pack("<6I", *modes, texts, len(via), texts + len(via), len(scheme)))
+        forwarded = {"off": 0, "append": 1, "replace": 2}[options.forwarded]
+        request_id = {"off": 0, "keep": 1, "replace": 2}[options.request_id]
+        return self.keep(struct.pack("<6I", forwarded, request_id, texts, len(via), texts + len(via), len(scheme)))
 
     def load_request(
         self, fields: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, options: int, peer: bytes, request_id: bytes
@@ -385,7 +386,7 @@ class StreamMemory:
         self.store.call(self.functions["mend"])
 
     def set_answer(self, map_: int, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Fill map 4 to 7 for the next callback (gRPC metadata, the answer to a call); names in lower case. False: too large."""
+        """Fill map 4 to 7 for the next callback (gRPC metadata, a call's answer); names in lower case. False: too large."""
         block = encode_pairs(pairs) if pairs else b""
         self.write_scratch(block)
         return not self.store.call(self.functions["set_answer"], map_, len(block))

@@ -99,8 +99,6 @@ class Chain:
         """The request's head is loaded in the live region."""
         self.memory.attach(self.region)
         self.request.headers(end_stream)
-        if self.deferred:
-            self.settle()
 
     def request_data(self, data: bytes, end_stream: bool) -> None:
         self.memory.attach(self.region)

@@ -1,7 +1,7 @@
 """A worker's filters: started once, opened for each stream by its route."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from proxy.abi.filter import FilterFactory, StreamFilter
@@ -14,6 +14,8 @@ from proxy.abi.proxy_wasm.slot import StartError, VmSlot
 from proxy.capabilities.allowed_hosts import AllowedHosts
 from proxy.chain.chain import Chain
 from proxy.config.model import Config, Filter, Route
+from proxy.sharing.limits import Limits
+from proxy.sharing.store import Sharing
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
 
@@ -67,7 +69,10 @@ class Chains:
 
     memory: StreamMemory
 
-    def __init__(self, config: Config, telemetry: Telemetry, prepared: Prepared) -> None:
+    def __init__(
+        self, config: Config, telemetry: Telemetry, prepared: Prepared, sharing: Sharing | None = None
+    ) -> None:
+        self.sharing = sharing
         self.config = config
         self.telemetry = telemetry
         self.prepared = prepared
@@ -76,12 +81,15 @@ class Chains:
         self.plans: dict[int, Plan] = {}
         self.default = Plan(())
         self.loader: Loader | None = None
-        self.services = ALONE
+        self.services = ALONE if sharing is None else Services(space=sharing.space)
         self.callouts: Callouts | None = None
 
     async def start(self, callouts: Callouts | None = None) -> None:
         self.callouts = callouts
-        self.services = Services(later=asyncio.get_running_loop().call_later)
+        loop = asyncio.get_running_loop()
+        self.services = self.services._replace(later=loop.call_later)
+        if self.sharing is not None:
+            self.sharing.start(loop)
         self.load()
 
     def load(self) -> None:
@@ -143,8 +151,27 @@ class Chains:
     def close(self) -> None:
         for slot in self.slots.values():
             slot.close()
+        if self.sharing is not None:
+            self.sharing.close()
         if self.loader is not None:
             self.loader.close()
+
+
+def space_of(filter_: Filter) -> bytes:
+    """Filters of one vm_id share; one without a vm_id is alone, where Envoy puts all of these together: they need not
+    trust each other. No vm_id can begin with NUL."""
+    return filter_.vm_id.encode() or b"\0" + filter_.name.encode()
+
+
+def limits_by_space(filters: Iterable[Filter]) -> dict[bytes, Limits]:
+    """How much may be shared in each space: where filters of one differ, the larger setting holds."""
+    limits: dict[bytes, Limits] = {}
+    for one in filters:
+        known = limits.get(space_of(one), Limits(0, 0))
+        limits[space_of(one)] = Limits(
+            max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items)
+        )
+    return limits
 
 
 def http_of(callouts: Callouts, filter_: Filter) -> Http:
@@ -169,6 +196,7 @@ def settings_of(filter_: Filter, log_level: str) -> Settings:
         name=filter_.name,
         root_id=filter_.root_id,
         vm_id=filter_.vm_id,
+        space=space_of(filter_),
         configuration=filter_.config_bytes(),
         vm_configuration=filter_.vm_config_bytes(),
         fuel=filter_.fuel,

@@ -1,14 +1,18 @@
 """Puts a worker's gateway together. What was prepared before the workers were forked is theirs by inheritance."""
 
-from proxy.abi.proxy_wasm.load import LoadError, Prepared, prepare
-from proxy.chain.chains import Chains, FilterStartError
+from proxy.abi.proxy_wasm.load import LoadError, Prepared, prepare, shares
+from proxy.chain.chains import Chains, FilterStartError, limits_by_space
 from proxy.config.model import Config
 from proxy.config.problem import Problem
 from proxy.server.gateway import Gateway
+from proxy.sharing.store import SharedStore
 from proxy.telemetry.telemetry import Telemetry
 
 prepared: dict[int, Prepared] = {}
+stores: dict[int, SharedStore | None] = {}
 """By id of the config: set once in the supervisor, read in its children."""
+
+NOTHING = Prepared(b"", b"", b"", ())
 
 
 def prepare_filters(config: Config) -> list[Problem]:
@@ -20,20 +24,34 @@ def prepare_filters(config: Config) -> list[Problem]:
     return []
 
 
-def make_gateway(config: Config, telemetry: Telemetry) -> Gateway:
+def open_sharing(config: Config, slots: int) -> SharedStore | None:
+    """What the filters of all workers share; None if none of them shares anything. For the supervisor, before it forks."""
+    sharing = [one.filter for one in prepared.get(id(config), NOTHING).filters if shares(one)]
+    store = SharedStore(slots, limits_by_space(sharing)) if sharing else None
+    stores[id(config)] = store
+    return store
+
+
+def make_gateway(config: Config, telemetry: Telemetry, slot: int) -> Gateway:
     """A worker's gateway, to be started in its event loop."""
-    return Gateway(config, telemetry, Chains(config, telemetry, prepared[id(config)]))
+    store = stores.get(id(config))
+    sharing = None if store is None else store.attach(slot)
+    return Gateway(config, telemetry, Chains(config, telemetry, prepared[id(config)], sharing))
 
 
 def start_filters(config: Config) -> list[Problem]:
     """Start every filter once, as a worker would, and stop it again."""
-    chains = Chains(config, Telemetry(access=False), prepared[id(config)])
+    store = open_sharing(config, 1)
+    sharing = None if store is None else store.attach(0)
+    chains = Chains(config, Telemetry(access=False), prepared[id(config)], sharing)
     try:
         chains.load()
     except FilterStartError as error:
         return [start_problem(config, error)]
     finally:
         chains.close()
+        if store is not None:
+            store.close()
     return []
 
 

@@ -21,4 +21,5 @@ class Gateway(Protocol):
         """JSON for /ready: `{"filters": {name: {"state": "ready" or another word, ...}}}` and what else is known."""
 
 
-GatewayFactory = Callable[[Config, Telemetry], Gateway]
+GatewayFactory = Callable[[Config, Telemetry, int], Gateway]
+"""Makes the gateway of a worker; the number is its slot."""

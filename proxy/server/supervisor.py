@@ -28,6 +28,7 @@ from proxy.server.gateway_type import GatewayFactory
 from proxy.server.process import EXIT_START_FAILED, fork
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from proxy.server.sockets import ListenError, bound_address, check_free, open_sockets, split_address
+from proxy.sharing.store import SharedStore
 from proxy.telemetry import logging as logs
 
 log = logs.get_logger("supervisor")
@@ -88,6 +89,7 @@ class Parts:
     admin: str = "proxy.admin.process:main"
     demo: str = "proxy.demo:run"
     prepare: str = "proxy.server.check:prepare"
+    sharing: str = "proxy.server.assembly:open_sharing"
 
 
 @dataclass
@@ -168,6 +170,9 @@ class Supervisor:
         remove_left_behind(Path(base))
         self.control_directory = Path(tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=base))
         stack.callback(shutil.rmtree, self.control_directory, ignore_errors=True)
+        self.sharing: SharedStore | None = pkgutil.resolve_name(parts.sharing)(config, self.slots)
+        if self.sharing is not None:
+            stack.callback(self.sharing.close)
         self.add_children(parts)
         self.wakeup_read, self.wakeup_write = socket.socketpair()
         for end in (self.wakeup_read, self.wakeup_write):
@@ -326,6 +331,8 @@ class Supervisor:
         pid, child.pid = child.pid, 0
         served, child.serving = child.serving, False
         self.show(child, WorkerState.DEAD)
+        if child.slot is not None and self.sharing is not None:
+            self.sharing.worker_ended(child.slot)
         if self.draining:
             return
         if lived >= QUICK_DEATH_SECONDS:
@@ -339,9 +346,9 @@ class Supervisor:
         )
         if not self.announced and not served and child.slot is not None:
             self.failed_starts += 1
-            if status == EXIT_START_FAILED or self.failed_starts >= START_ATTEMPTS:
+            if status in (EXIT_START_FAILED, EXIT_WRONG_CONFIG) or self.failed_starts >= START_ATTEMPTS:
                 log.critical("workers can not start; giving up", process=child.name)
-                self.exit_status = EXIT_CANNOT_SERVE
+                self.exit_status = EXIT_WRONG_CONFIG if status == EXIT_WRONG_CONFIG else EXIT_CANNOT_SERVE
                 self.stop()
                 return
         child.restart_at = time.monotonic() + delay

@@ -7,12 +7,15 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from proxy.chain.chains import FilterStartError
+from proxy.server.assembly import start_problem
 from proxy.server.control import ControlServer, control_path
 from proxy.server.process import EXIT_START_FAILED
-from proxy.server.supervisor import WorkerContext
+from proxy.server.supervisor import EXIT_WRONG_CONFIG, WorkerContext
 from proxy.telemetry import logging as logs
 from proxy.telemetry.telemetry import Telemetry
 
@@ -49,7 +52,7 @@ class Worker:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.telemetry = Telemetry(context.config.log.access)
-        self.gateway = context.gateway(context.config, self.telemetry)
+        self.gateway = context.gateway(context.config, self.telemetry, context.slot)
         self.stopping = asyncio.Event()
         self.stopping_now = False
 
@@ -62,6 +65,9 @@ class Worker:
         try:
             await self.gateway.start(self.context.sockets)
             await control.start()
+        except FilterStartError as error:
+            print(start_problem(self.context.config, error), file=sys.stderr, flush=True)
+            return EXIT_WRONG_CONFIG
         except Exception:
             log.critical("worker cannot start", slot=self.context.slot, exc_info=True)
             return EXIT_START_FAILED

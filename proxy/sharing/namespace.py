@@ -77,9 +77,7 @@ class Namespace:
     disk. `index` is its place among the gateway's namespaces.
     """
 
-    def __init__(
-        self, directory: Path, index: int, vm_id: bytes, limits: Limits, board: Board, lock: WriteLock
-    ) -> None:
+    def __init__(self, directory: Path, index: int, vm_id: bytes, limits: Limits, board: Board, lock: WriteLock) -> None:
         """Raises OSError, lmdb.Error."""
         self.index = index
         self.vm_id = vm_id

@@ -20,7 +20,9 @@ typedef struct { uint64_t store_id; void *inner; } func_t;
 typedef struct { uint64_t store_id; size_t inner; } instance_t;
 typedef struct { struct { uint64_t store_id; uint32_t a; } x; uint32_t b; } memory_t;
 typedef struct { uint64_t store_id; uint32_t a, b, c; } global_t;
-typedef union { func_t func; memory_t memory; memory_t table; global_t global; void *sharedmemory; uint64_t tag[3]; } extern_union;
+typedef union {
+  func_t func; memory_t memory; memory_t table; global_t global; void *sharedmemory; uint64_t tag[3];
+} extern_union;
 typedef struct { uint8_t kind; extern_union of; } extern_t;
 typedef struct { size_t size; char *data; } byte_vec;
 typedef struct { size_t size; void **data; } valtype_vec;

@@ -45,6 +45,7 @@ def start_filters(load_filters):
 def run(start_filters):
     """`run(callback, row, ...)`: the outcome of host calls made in one callback of a stream's filter, each callback before it
     having run without calls."""
+
     def run(callback, *rows, data=b"", end=False, action=0, settings=None, fields=None, **options):
         worker = start_filters((Script({callback: rows}, actions={callback: action}, **options), settings or {}))
         opened = worker.open() if fields is None else worker.open(fields=fields)

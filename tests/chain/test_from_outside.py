@@ -31,6 +31,24 @@ def test_held(filter_: Scripted, events: list[str], held: bytes | None) -> None:
     assert stage.chain.held(filter_, 1) is None
 
 
+@pytest.mark.parametrize(
+    ("filter_", "events", "holds"),
+    [
+        (Scripted(), ["rq", "rq:one"], False),
+        (Scripted(rqh=[HOLD]), ["rq"], True),
+        (Scripted(rqb=[HOLD]), ["rq", "rq:one"], True),
+        (Scripted(rsh=[HOLD]), ["rq!", "rs"], True),
+        (Scripted(rqh=[HOLD]), ["rq", "cont0:A"], False),
+        (Scripted(rqh=[HOLD]), ["rq", "finish"], False),
+    ],
+)
+def test_holds(filter_: Scripted, events: list[str], holds: bool) -> None:
+    stage = Stage([filter_])
+    for event in events:
+        stage.line(event)
+    assert stage.chain.holds(filter_) is holds
+
+
 def test_edited_bytes_go_on() -> None:
     stage = Stage([a := Scripted(rqb=[HOLD, HOLD])])
     stage.line("rq")

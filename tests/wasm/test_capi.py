@@ -1,5 +1,8 @@
-import wasmtime
+import ctypes
+import importlib.metadata
+
 import pytest
+import wasmtime
 from wasmtime import _bindings as bindings
 
 from proxy.wasm import capi
@@ -14,18 +17,20 @@ def test_the_installed_wasmtime_fits():
 def test_another_wasmtime_is_refused(monkeypatch, name):
     """One that changed a structure fails at start, and names it."""
 
-    class Larger(getattr(bindings, name).__mro__[1]):
-        _fields_ = [*getattr(bindings, name)._fields_[:1], ("more", bindings.c_uint64 * 9)]
+    class Larger(ctypes.Structure):
+        _fields_ = (("more", ctypes.c_uint64 * 9),)
 
     monkeypatch.setattr(bindings, name, Larger)
-    with pytest.raises(RuntimeError, match=f"wasmtime {wasmtime.__version__} does not fit"):
+    with pytest.raises(RuntimeError, match=f"wasmtime {importlib.metadata.version('wasmtime')} does not fit"):
         capi.verify()
 
 
 def test_every_function_is_in_the_library():
     """A function that a new wasmtime no longer has is found here, not in the middle of a request."""
-    for name in [line.split("(")[0].split()[-1].lstrip("*") for line in capi.ffi._cdefsources[0].splitlines() if line.endswith(");") and "typedef" not in line]:
-        assert getattr(capi.lib, name)
+    declared = [line for line in capi.ffi._cdefsources[0].splitlines() if line.endswith(");") and "typedef" not in line]
+    assert len(declared) > 20
+    for line in declared:
+        assert getattr(capi.lib, line.split("(")[0].split()[-1].lstrip("*"))
 
 
 def test_errors_are_told():

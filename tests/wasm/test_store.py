@@ -97,7 +97,18 @@ def test_calls(new_store, load):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("none", 0), ("global", 0), ("memory", 0), ("add", 0), ("add", 1), ("add", 3), ("nothing", 1), ("i64", 1), ("f32", 0), ("two", 0)],
+    [
+        ("none", 0),
+        ("global", 0),
+        ("memory", 0),
+        ("add", 0),
+        ("add", 1),
+        ("add", 3),
+        ("nothing", 1),
+        ("i64", 1),
+        ("f32", 0),
+        ("two", 0),
+    ],
 )
 def test_a_function_of_another_type_cannot_be_called(new_store, load, name, parameters):
     one = new_store()
@@ -242,7 +253,8 @@ def test_closing_twice(new_store):
         ("", "trap"),
         ("something else", "something else"),
         (
-            "error while executing at wasm backtrace:\n    0:     0x26 - m!inner\n    1:  0x2b - m!outer\n\nCaused by:\n    wasm trap: out of bounds\n",
+            "error while executing at wasm backtrace:\n    0:     0x26 - m!inner\n    1:  0x2b - m!outer\n\n"
+            "Caused by:\n    wasm trap: out of bounds\n",
             "out of bounds at 0:     0x26 - m!inner",
         ),
     ],

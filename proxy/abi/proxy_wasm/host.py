@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from proxy.abi.memory import decode_pairs
+from proxy.abi.proxy_wasm.foreign import FUNCTIONS, ForeignError
 from proxy.abi.proxy_wasm.properties import NullPropertyError, get
 from proxy.abi.proxy_wasm.services import CallRefusedError
+from proxy.sharing.space import Space
+from proxy.sharing.status import SharingError
 from proxy.telemetry.logging import limited
 
 if TYPE_CHECKING:
@@ -49,16 +52,21 @@ FUNCTION_NAMES: Final = (
 )  # fmt: skip
 """Position = number in core/abi.c."""
 
+SHARING_FUNCTIONS: Final = frozenset({
+    "proxy_get_shared_data", "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue",
+    "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue",
+})  # fmt: skip
+
 PENDING: Final = frozenset({
     "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
-    "proxy_get_shared_data", "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue",
-    "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
 })  # fmt: skip
 """Functions that link and answer 12 (Unimplemented). Loading a filter that imports one warns."""
 
 CALL_FUEL: Final = 20_000
 """Fuel for one call into Python: about what its microseconds would have cost in guest code."""
 BYTE_FUEL: Final = 1
+FOREIGN_FUEL: Final = 100
+"""Fuel for each byte of a foreign function's arguments."""
 
 (TIME, RANDOM, GET_PROPERTY, SET_PROPERTY, DEFINE_METRIC, RECORD_HISTOGRAM, SET_TICK, SET_EFFECTIVE, DONE, GET_STATUS,
  HTTP_CALL, GRPC_CALL, GRPC_STREAM, GRPC_SEND, GRPC_CANCEL, GRPC_CLOSE, GET_SHARED, SET_SHARED, REGISTER_QUEUE, RESOLVE_QUEUE,
@@ -90,6 +98,13 @@ class Host:
             DONE: self.done,
             GET_STATUS: self.get_status,
             HTTP_CALL: self.http_call,
+            FOREIGN: self.call_foreign,
+            GET_SHARED: self.get_shared,
+            SET_SHARED: self.set_shared,
+            REGISTER_QUEUE: self.register_queue,
+            RESOLVE_QUEUE: self.resolve_queue,
+            ENQUEUE: self.enqueue,
+            DEQUEUE: self.dequeue,
         }
 
     def __call__(self, operation: int) -> int:
@@ -97,7 +112,13 @@ class Host:
         if vm is not None:
             vm.store.charge(CALL_FUEL)
         answer = self.operations.get(operation)
-        return UNIMPLEMENTED if answer is None else answer()
+        if answer is None:
+            return UNIMPLEMENTED
+        try:
+            return answer()
+        except SharingError as error:
+            self.explain(str(error))
+            return error.status
 
     # ---- Arguments and answers ----
 
@@ -225,6 +246,62 @@ class Host:
             return error.status
         self.set_words(token)
         return OK
+
+    def call_foreign(self) -> int:
+        function = FUNCTIONS.get(self.text(0))
+        if function is None:
+            return NOT_FOUND
+        arguments = self.text(1)
+        vm = self.slot.vm
+        if vm is not None:
+            vm.store.charge(FOREIGN_FUEL * len(arguments))
+        try:
+            return self.answer(function(arguments))
+        except ForeignError as error:
+            self.explain(error.reason)
+            return error.status
+
+    @property
+    def space(self) -> Space:
+        """The VM's shared data and queues."""
+        if self.slot.space is None:
+            raise SharingError("nothing is shared here")
+        return self.slot.space
+
+    def get_shared(self) -> int:
+        found = self.space.get(self.text(0))
+        if found is None:
+            return NOT_FOUND
+        value, cas = found
+        self.answer(value)
+        struct.pack_into("<I", self.memory.buffer, self.memory.at.arguments + 8, cas)
+        return OK
+
+    def set_shared(self) -> int:
+        (cas,) = self.memory.words_at(self.memory.at.arguments + 16, 1)
+        return self.space.set(self.text(0), self.text(1), cas)
+
+    def register_queue(self) -> int:
+        self.set_words(self.slot.register_queue(self.space, self.root(), self.text(0)))
+        return OK
+
+    def resolve_queue(self) -> int:
+        vm_id = self.text(0)
+        # A space that begins with NUL is one filter's own.
+        token = None if vm_id.startswith(b"\0") else self.space.resolve(vm_id, self.text(1))
+        if token is None:
+            return NOT_FOUND
+        self.set_words(token)
+        return OK
+
+    def enqueue(self) -> int:
+        (token,) = self.memory.words_at(self.memory.at.arguments + 8, 1)
+        return self.space.enqueue(token, self.text(0))
+
+    def dequeue(self) -> int:
+        (token,) = self.words(1)
+        item = self.space.dequeue(token)
+        return self.answer(item) if isinstance(item, bytes) else item
 
     def explain(self, reason: str) -> None:
         """Why a host function refused, for the filter's author."""

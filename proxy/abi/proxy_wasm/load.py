@@ -14,7 +14,7 @@ import structlog
 import wasmtime
 
 from proxy.abi.memory import EMPTY_LINK, StreamMemory, memory_type
-from proxy.abi.proxy_wasm.host import PENDING
+from proxy.abi.proxy_wasm.host import PENDING, SHARING_FUNCTIONS
 from proxy.abi.proxy_wasm.inspect import check_limits, inspect_bytes
 from proxy.abi.proxy_wasm.link import LINK, bridge_text, exported_callbacks, stubs_text
 from proxy.abi.proxy_wasm.vm import Compiled
@@ -171,6 +171,11 @@ def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft |
         index, filter_, module, inspection.abi_version, digest, modules, stubs is not None, memory_export,
         inspection.start_export,
     )  # fmt: skip
+
+
+def shares(prepared: "PreparedFilter") -> bool:
+    """Does the filter use shared data or queues?"""
+    return any(item.name in SHARING_FUNCTIONS for item in prepared.outline.imports)
 
 
 def warn(filter_: Filter, module: Module, unreachable: Sequence[str]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from proxy.sharing.space import Space
+
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -42,6 +44,8 @@ class Services(NamedTuple):
 
     later: Callable[..., Any] | None = None
     """`later(seconds, function, *arguments)` -> a handle with `cancel()`; None: nothing runs later (a check)."""
+    space: Callable[[bytes], Space] | None = None
+    """Shared data and queues by the name of their space; None: no filter here shares anything."""
 
 
 ALONE: Final = Services()

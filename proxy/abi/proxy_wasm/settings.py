@@ -18,6 +18,8 @@ class Settings(NamedTuple):
     name: str
     root_id: str
     vm_id: str
+    space: bytes
+    """Where its shared data and queues are: its vm_id, or a space of its own without one."""
     configuration: bytes
     vm_configuration: bytes
     fuel: int

@@ -21,7 +21,7 @@ from proxy.abi.filter import (
 )
 from proxy.abi.memory import CALL_HEADERS, CALL_TRAILERS, StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
-from proxy.abi.proxy_wasm.host import Host
+from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS, Host
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.vm import (
@@ -33,6 +33,7 @@ from proxy.abi.proxy_wasm.vm import (
     ON_DELETE,
     ON_DONE,
     ON_HTTP_CALL_RESPONSE,
+    ON_QUEUE_READY,
     ON_TICK,
     ON_VM_START,
     PLUGIN_CONFIGURATION,
@@ -42,6 +43,7 @@ from proxy.abi.proxy_wasm.vm import (
     Compiled,
     Vm,
 )
+from proxy.sharing.space import Space
 from proxy.wasm.fault import GuestFault
 
 BACKOFF_FIRST: Final = 1.0
@@ -96,6 +98,8 @@ class VmSlot:
         self.calls: dict[int, Call] = {}
         """Calls in flight, by token."""
         self.next_token = FIRST_TOKEN
+        self.space: Space | None = None
+        """Shared data and queues, while there is a VM."""
         self.closing = False
         self.rebuild_at = 0.0
         self.backoff = 0.0
@@ -112,6 +116,8 @@ class VmSlot:
             host=Host(self),
         )
         self.vm = vm
+        if self.services.space is not None and any(one.name in SHARING_FUNCTIONS for one in self.compiled.outline.imports):
+            self.space = self.services.space(self.settings.space)
         self.built_at = time.monotonic()
         first = self.roots[0]
         self.running = first
@@ -165,6 +171,9 @@ class VmSlot:
     def bury(self, vm: Vm) -> None:
         vm.close()
         self.vm = None
+        if self.space is not None:
+            self.space.close()
+            self.space = None
         for call in self.calls.values():
             call.cancel()
         self.calls.clear()
@@ -288,6 +297,14 @@ class VmSlot:
             flags=BUFFERS_SET | maps,
         )  # fmt: skip
         root.status = (0, b"")
+
+    def register_queue(self, space: Space, root: Root, name: bytes) -> int:
+        """proxy_register_shared_queue: from now on this root is told of what is put into the queue."""
+        return space.register(name, lambda token: self.queue_ready(root, token))
+
+    def queue_ready(self, root: Root, token: int) -> None:
+        if root.id:
+            self.call_root(root, ON_QUEUE_READY, token)
 
     # ---- Effective contexts ----
 

@@ -26,13 +26,20 @@ def filter_text(body, imports="", locals_="", callback=HEADERS, more=""):
 
 
 LOOP = filter_text("(loop $l (br $l))")
-RECURSION = filter_text("(drop (call $deep (i32.const 0)))", more="(func $deep (param i32) (result i32) (call $deep (local.get 0)) (i32.add (i32.const 1)))")
+RECURSION = filter_text(
+    "(drop (call $deep (i32.const 0)))",
+    more="(func $deep (param i32) (result i32) (call $deep (local.get 0)) (i32.add (i32.const 1)))",
+)
 GROW = filter_text("(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable")
 LOG = '(import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))'
 PROPERTY = '(import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))'
 CASES = {
     "endless loop": (LOOP, {}, "fuel"),
-    "endless memset": (filter_text("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br $l))"), {}, "fuel"),
+    "endless memset": (
+        filter_text("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br $l))"),
+        {},
+        "fuel",
+    ),
     "spin without a fuel limit": (LOOP, {"fuel": 10**15, "deadline": "50ms"}, "deadline"),
     "memory bomb": (GROW, {"memory": "4MiB"}, "memory"),
     "recursion": (RECURSION, {}, "trap"),
@@ -40,12 +47,22 @@ CASES = {
     "unreachable": (filter_text("unreachable"), {}, "trap"),
     "out of bounds": (filter_text("(drop (i32.load (i32.const 65536)))"), {}, "trap"),
     "division by zero": (filter_text("(drop (i32.div_u (i32.const 1) (i32.const 0)))"), {}, "trap"),
-    "null call": (filter_text("(call_indirect (type $t) (i32.const 0))", more="(type $t (func)) (table 1 funcref)"), {}, "trap"),
-    "flood of log lines": (filter_text("(loop $l (drop (call $log (i32.const 2) (i32.const 0) (i32.const 100))) (br $l))", LOG), {}, "fuel"),
-    "flood of host calls": (
-        filter_text("(loop $l (drop (call $get (i32.const 0) (i32.const 4) (i32.const 8) (i32.const 12))) (br $l))", PROPERTY), {}, "fuel",
+    "null call": (
+        filter_text("(call_indirect (type $t) (i32.const 0))", more="(type $t (func)) (table 1 funcref)"),
+        {},
+        "trap",
     ),
-}  # fmt: skip
+    "flood of log lines": (
+        filter_text("(loop $l (drop (call $log (i32.const 2) (i32.const 0) (i32.const 100))) (br $l))", LOG),
+        {},
+        "fuel",
+    ),
+    "flood of host calls": (
+        filter_text("(loop $l (drop (call $get (i32.const 0) (i32.const 4) (i32.const 8) (i32.const 12))) (br $l))", PROPERTY),
+        {},
+        "fuel",
+    ),
+}
 
 
 @pytest.mark.parametrize("policy", ["closed", "open"])
@@ -134,7 +151,14 @@ def test_filters_that_share_a_vm_die_together(start_filters):
 
 
 def test_fuel_is_per_callback_and_counted(start_filters):
-    worker = start_filters((filter_text("(local.set 0 (i32.const 1000)) (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))"), {"fuel": 9000}))
+    worker = start_filters(
+        (
+            filter_text(
+                "(local.set 0 (i32.const 1000)) (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))"
+            ),
+            {"fuel": 9000},
+        )
+    )
     used = worker.instruments.filter_fuel.child(("f0",))
     for i in range(1, 5):
         assert worker.open().call(HEADERS) == 0
@@ -174,7 +198,8 @@ def test_a_memory_that_grows_within_its_limit(start_filters):
 
 def test_tables_are_limited(start_filters):
     text = filter_text(
-        "(if (i32.ne (table.grow (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable))", more="(table 1 funcref)"
+        "(if (i32.ne (table.grow (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable))",
+        more="(table 1 funcref)",
     )
     assert start_filters(text).open().call(HEADERS) == 0
 
@@ -196,7 +221,9 @@ def test_a_flood_of_log_lines_is_cut(start_filters, lines, size):
 
 
 def test_lines_before_a_fault_are_not_lost(start_filters, lines):
-    text = filter_text("(drop (call $log (i32.const 3) (i32.const 8) (i32.const 4))) unreachable", LOG, more='(data (i32.const 8) "last")')
+    text = filter_text(
+        "(drop (call $log (i32.const 3) (i32.const 8) (i32.const 4))) unreachable", LOG, more='(data (i32.const 8) "last")'
+    )
     start_filters(text).open().call(HEADERS)
     assert lines.said() == [("warning", "last")]
 

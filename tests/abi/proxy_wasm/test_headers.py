@@ -108,7 +108,10 @@ def test_a_value_without_clean_bytes_is_stored_as_it_is(run):
 @pytest.mark.parametrize(
     ("block", "expected"),
     [
-        (encode_pairs([(b"A", b"1"), (b":path", b"/x"), (b"host", b"h")]), [(b":path", b"/x"), (b":authority", b"h"), (b"a", b"1")]),
+        (
+            encode_pairs([(b"A", b"1"), (b":path", b"/x"), (b"host", b"h")]),
+            [(b":path", b"/x"), (b":authority", b"h"), (b"a", b"1")],
+        ),
         (encode_pairs([(b"a", b""), (b"a", b"2")]), [(b"a", b""), (b"a", b"2")]),
         (b"\0\0\0\0", []),
         (b"", []),
@@ -172,7 +175,9 @@ def test_the_limits_of_a_map(run):
 def test_a_map_that_came_over_the_limit_may_be_rewritten(run):
     settings = {"limits": {"headers": 3, "header_bytes": 20}}
     block = encode_pairs(LOADED)
-    found = run(HEADERS, rep(b"x-a", b"2"), add(b"y", b""), ("proxy_set_header_map_pairs", 0, block), rem(b"accept"), settings=settings)
+    found = run(
+        HEADERS, rep(b"x-a", b"2"), add(b"y", b""), ("proxy_set_header_map_pairs", 0, block), rem(b"accept"), settings=settings
+    )
     assert [one.status for one in found] == [0, 10, 10, 0]
 
 

@@ -49,7 +49,13 @@ def test_values(run, kind, calls, statuses, value):
 
 @pytest.mark.parametrize("id_", [0, 1, 2, 3, 5, 6, 7, 8, 4000, 0xFFFF_FFFF, 0x8000_0004])
 def test_unknown_ids(run, id_):
-    found = run(HEADERS, define(COUNTER), ("proxy_increment_metric", id_, 1), ("proxy_record_metric", id_, 1), ("proxy_get_metric", id_, OUT))
+    found = run(
+        HEADERS,
+        define(COUNTER),
+        ("proxy_increment_metric", id_, 1),
+        ("proxy_record_metric", id_, 1),
+        ("proxy_get_metric", id_, OUT),
+    )
     assert [one.status for one in found[1:]] == [1, 1, 1]
 
 
@@ -64,7 +70,14 @@ def test_they_are_shown(start_filters):
 
 def test_limits(run):
     """10 (InternalFailure) for one more than limits.metrics, 2 for a name of more than 512 bytes."""
-    found = run(HEADERS, define(COUNTER, b"a"), define(GAUGE, b"b"), define(COUNTER, b"c"), define(COUNTER, b"a"), settings={"limits": {"metrics": 2}})
+    found = run(
+        HEADERS,
+        define(COUNTER, b"a"),
+        define(GAUGE, b"b"),
+        define(COUNTER, b"c"),
+        define(COUNTER, b"a"),
+        settings={"limits": {"metrics": 2}},
+    )
     assert [one.status for one in found] == [0, 0, 10, 0]
     assert run(HEADERS, define(COUNTER, b"n" * 513), define(COUNTER, b"n" * 512))[0].status == 2
 
@@ -78,7 +91,13 @@ def test_defining_without_end(run):
 
 def test_names_of_two_kinds_that_are_shown_alike(run, lines):
     """What /metrics cannot tell apart is refused, and does not fail in any other way."""
-    rows = [define(COUNTER, b"x"), define(GAUGE, b"x_total"), define(GAUGE, b"y"), define(HISTOGRAM, b"y"), define(COUNTER, b"y")]
+    rows = [
+        define(COUNTER, b"x"),
+        define(GAUGE, b"x_total"),
+        define(GAUGE, b"y"),
+        define(HISTOGRAM, b"y"),
+        define(COUNTER, b"y"),
+    ]
     found = run(HEADERS, *rows, define(COUNTER, b"\xff \0"), define(GAUGE, b""))
     assert {one.status for one in found} <= {0, 2, 10}
     assert found[0].status == 0

@@ -84,7 +84,8 @@ def test_the_request(ask):
 def test_what_there_is_not(ask):
     missing = [
         b"request\0headers\0none", b"request\0none", b"request\0duration", b"response\0code", b"response\0code_details",
-        b"upstream\0address", b"upstream\0port", b"connection\0tls_version", b"none", b"a\0b", b"\xff", b"node", b"cluster_name",
+        b"upstream\0address", b"upstream\0port", b"connection\0tls_version",
+        b"none", b"a\0b", b"\xff", b"node", b"cluster_name",
         b"x" * 5000, b"response\0backend_latency", b"response\0grpc_status", b"wasm.none",
     ]  # fmt: skip
     assert ask(HEADERS, missing) == dict.fromkeys(missing, (1, None))
@@ -105,7 +106,15 @@ def test_request_headers_as_a_map(ask):
 
 def test_where_the_request_s_map_is_shut(ask):
     """Edge case 10."""
-    paths = [b"request\0path", b"request\0host", b"request\0method", b"request\0headers\0x-a", b"request\0query", b"request\0headers", b"request\0protocol"]
+    paths = [
+        b"request\0path",
+        b"request\0host",
+        b"request\0method",
+        b"request\0headers\0x-a",
+        b"request\0query",
+        b"request\0headers",
+        b"request\0protocol",
+    ]
     found = ask("proxy_on_response_headers", paths)
     assert [found[path] for path in paths] == [(1, None)] * 5 + [(0, bytes(4)), (0, b"HTTP/1.1")]
 
@@ -181,5 +190,10 @@ def test_filters_of_a_stream_see_each_other_s(start_filters):
 
 def test_properties_are_limited(run):
     """64 KiB for each stream."""
-    found = run(HEADERS, ("proxy_set_property", b"a", 0, 40_000), ("proxy_set_property", b"b", 0, 40_000), ("proxy_set_property", b"c", b"1"))
+    found = run(
+        HEADERS,
+        ("proxy_set_property", b"a", 0, 40_000),
+        ("proxy_set_property", b"b", 0, 40_000),
+        ("proxy_set_property", b"c", b"1"),
+    )
     assert [one.status for one in found] == [0, 10, 0]

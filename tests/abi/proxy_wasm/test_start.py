@@ -68,10 +68,14 @@ def test_context_ids(start_filters):
 
 
 BEFORE = (
-    ("proxy_get_header_map_value", 0, b"a", OUT, OUT), ("proxy_define_metric", 0, b"m", OUT), ("proxy_continue_stream", 0),
-    ("proxy_get_property", b"plugin_name", OUT, OUT), ("proxy_send_local_response", 403, b"", b"", b"", -1),
-    ("proxy_set_tick_period_milliseconds", 100), ("proxy_get_buffer_bytes", 7, 0, 10, OUT, OUT),
-)  # fmt: skip
+    ("proxy_get_header_map_value", 0, b"a", OUT, OUT),
+    ("proxy_define_metric", 0, b"m", OUT),
+    ("proxy_continue_stream", 0),
+    ("proxy_get_property", b"plugin_name", OUT, OUT),
+    ("proxy_send_local_response", 403, b"", b"", b"", -1),
+    ("proxy_set_tick_period_milliseconds", 100),
+    ("proxy_get_buffer_bytes", 7, 0, 10, OUT, OUT),
+)
 
 
 @pytest.mark.parametrize(("export", "row"), list(itertools.product(["_start", "_initialize"], BEFORE)))
@@ -85,10 +89,18 @@ def test_host_functions_before_the_start_end_it(load_filters, export, row):
 
 WASI = "wasi_snapshot_preview1."
 ALLOWED = (
-    ("proxy_log", 2, b"x"), ("proxy_get_current_time_nanoseconds", OUT), (WASI + "clock_time_get", 0, 0, OUT), (WASI + "random_get", HEAP, 8),
-    (WASI + "environ_sizes_get", OUT, OUT), (WASI + "environ_get", HEAP, HEAP + 64), (WASI + "args_sizes_get", OUT, OUT), (WASI + "args_get", 0, 0),
-    (WASI + "fd_fdstat_get", 1, HEAP), (WASI + "poll_oneoff", 0, 0, 0, OUT), (WASI + "sched_yield",),
-)  # fmt: skip
+    ("proxy_log", 2, b"x"),
+    ("proxy_get_current_time_nanoseconds", OUT),
+    (WASI + "clock_time_get", 0, 0, OUT),
+    (WASI + "random_get", HEAP, 8),
+    (WASI + "environ_sizes_get", OUT, OUT),
+    (WASI + "environ_get", HEAP, HEAP + 64),
+    (WASI + "args_sizes_get", OUT, OUT),
+    (WASI + "args_get", 0, 0),
+    (WASI + "fd_fdstat_get", 1, HEAP),
+    (WASI + "poll_oneoff", 0, 0, 0, OUT),
+    (WASI + "sched_yield",),
+)
 
 
 @pytest.mark.parametrize("export", ["_start", "_initialize", "main"])
@@ -127,7 +139,7 @@ def test_configurations(start_filters, version):
     """Edge case 24: the plugin's in its on_configure and context_create only, the VM's always."""
     rows = [buffer(6), buffer(7), ("proxy_get_configuration", OUT, OUT)]
     names = ("proxy_on_context_create", "proxy_on_vm_start", "proxy_on_configure", "proxy_on_log")
-    worker = start_filters((Script({name: rows for name in names}, abi=version), {"config": {"a": 1}, "vm_config": "vm"}))
+    worker = start_filters((Script(dict.fromkeys(names, rows), abi=version), {"config": {"a": 1}, "vm_config": "vm"}))
     plugin, vm = (0, b'{"a":1}'), (0, b"vm")
     for name, expected in {
         "proxy_on_context_create": [vm, plugin, plugin],
@@ -172,9 +184,14 @@ def test_a_missing_header_in_0_1_0(run):
 def test_functions_of_all_versions_are_there(run, version):
     """Envoy offers some to one version only; here a filter of any may import them."""
     rows = [
-        ("proxy_continue_stream", 0), ("proxy_continue_request",), ("proxy_continue_response",), ("proxy_clear_route_cache",),
-        ("proxy_get_log_level", OUT), ("proxy_get_configuration", OUT, OUT), ("proxy_close_stream", 1),
-    ]  # fmt: skip
+        ("proxy_continue_stream", 0),
+        ("proxy_continue_request",),
+        ("proxy_continue_response",),
+        ("proxy_clear_route_cache",),
+        ("proxy_get_log_level", OUT),
+        ("proxy_get_configuration", OUT, OUT),
+        ("proxy_close_stream", 1),
+    ]
     assert [one.status for one in run(HEADERS, *rows, abi=version)] == [0] * 7
 
 
@@ -215,26 +232,70 @@ BAD = MEMORY
 @pytest.mark.parametrize(
     ("row", "status"),
     [
-        (("environ_sizes_get", BAD, OUT), FAULT), (("environ_sizes_get", OUT, BAD), FAULT), (("environ_get", HEAP, BAD + 1), FAULT),
-        (("args_sizes_get", OUT, OUT), 0), (("args_sizes_get", BAD, OUT), FAULT), (("args_get", 0, 0), 0),
-        (("clock_time_get", 0, 0, OUT), 0), (("clock_time_get", 1, 0, OUT), 0), (("clock_time_get", 2, 0, OUT), NOTSUP),
-        (("clock_time_get", 0, 0, BAD), FAULT), (("clock_res_get", 0, OUT), 0), (("clock_res_get", 2, OUT), NOTSUP), (("clock_res_get", 0, BAD), FAULT),
-        (("random_get", HEAP, 100), 0), (("random_get", HEAP, (64 << 10) + 1), INVAL), (("random_get", BAD, 1), FAULT), (("random_get", HEAP, 0), 0),
-        (("fd_fdstat_get", 1, HEAP), 0), (("fd_fdstat_get", 0, HEAP), BADF), (("fd_fdstat_get", 2, BAD - 23), FAULT),
-        (("sched_yield",), 0), (("poll_oneoff", 0, 0, 1, OUT), 0), (("poll_oneoff", 0, 0, 1, BAD), FAULT),
-        (("fd_write", 0, HEAP, 0, OUT), BADF), (("fd_write", 3, HEAP, 0, OUT), BADF), (("fd_write", 1, BAD, 1, OUT), FAULT),
-        (("fd_write", 1, HEAP, 0xFFFF_FFFF, OUT), INVAL), (("fd_write", 1, HEAP, 0, OUT), 0), (("fd_write", 1, HEAP, 0, BAD), FAULT),
-        (("fd_pwrite", 1, HEAP, 0, 0, OUT), 0), (("fd_read", 0, 0, 0, 0), NOSYS), (("fd_pread", 0, 0, 0, 0, 0), NOSYS), (("fd_seek", 1, 0, 0, 0), 0),
-        (("fd_close", 1), 0), (("fd_advise", 1, 0, 0, 0), 0), (("fd_allocate", 1, 0, 0), 0), (("fd_allocate", 5, 0, 0), BADF), (("fd_datasync", 2), 0),
-        (("fd_sync", 3), BADF), (("fd_tell", 1, OUT), 0), (("fd_tell", 3, OUT), BADF), (("fd_prestat_get", 3, OUT), BADF), (("fd_prestat_dir_name", 3, 0, 0), NOSYS),
-        (("fd_filestat_get", 1, OUT), BADF), (("fd_filestat_set_size", 1, 0), 0), (("fd_filestat_set_times", 1, 0, 0, 0), 0), (("fd_fdstat_set_flags", 1, 0), NOSYS),
-        (("fd_fdstat_set_rights", 1, 0, 0), 0), (("fd_readdir", 3, 0, 0, 0, OUT), 20), (("fd_renumber", 1, 2), NOTSUP), (("fd_renumber", 3, 2), BADF),
-        (("path_open", 3, 0, 0, 0, 0, 0, 0, 0, OUT), NOENT), (("path_filestat_get", 3, 0, 0, 0, OUT), NOTSUP), (("path_create_directory", 3, 0, 0), NOTSUP),
-        (("path_link", 3, 0, 0, 0, 3, 0, 0), NOTSUP), (("path_rename", 3, 0, 0, 3, 0, 0), NOTSUP), (("path_unlink_file", 3, 0, 0), NOTSUP),
-        (("sock_accept", 3, 0, OUT), NOTSUP), (("sock_recv", 3, 0, 0, 0, OUT, OUT), NOTSUP), (("sock_send", 3, 0, 0, 0, OUT), NOTSUP), (("sock_shutdown", 3, 0), NOTSUP),
+        (("environ_sizes_get", BAD, OUT), FAULT),
+        (("environ_sizes_get", OUT, BAD), FAULT),
+        (("environ_get", HEAP, BAD + 1), FAULT),
+        (("args_sizes_get", OUT, OUT), 0),
+        (("args_sizes_get", BAD, OUT), FAULT),
+        (("args_get", 0, 0), 0),
+        (("clock_time_get", 0, 0, OUT), 0),
+        (("clock_time_get", 1, 0, OUT), 0),
+        (("clock_time_get", 2, 0, OUT), NOTSUP),
+        (("clock_time_get", 0, 0, BAD), FAULT),
+        (("clock_res_get", 0, OUT), 0),
+        (("clock_res_get", 2, OUT), NOTSUP),
+        (("clock_res_get", 0, BAD), FAULT),
+        (("random_get", HEAP, 100), 0),
+        (("random_get", HEAP, (64 << 10) + 1), INVAL),
+        (("random_get", BAD, 1), FAULT),
+        (("random_get", HEAP, 0), 0),
+        (("fd_fdstat_get", 1, HEAP), 0),
+        (("fd_fdstat_get", 0, HEAP), BADF),
+        (("fd_fdstat_get", 2, BAD - 23), FAULT),
+        (("sched_yield",), 0),
+        (("poll_oneoff", 0, 0, 1, OUT), 0),
+        (("poll_oneoff", 0, 0, 1, BAD), FAULT),
+        (("fd_write", 0, HEAP, 0, OUT), BADF),
+        (("fd_write", 3, HEAP, 0, OUT), BADF),
+        (("fd_write", 1, BAD, 1, OUT), FAULT),
+        (("fd_write", 1, HEAP, 0xFFFF_FFFF, OUT), INVAL),
+        (("fd_write", 1, HEAP, 0, OUT), 0),
+        (("fd_write", 1, HEAP, 0, BAD), FAULT),
+        (("fd_pwrite", 1, HEAP, 0, 0, OUT), 0),
+        (("fd_read", 0, 0, 0, 0), NOSYS),
+        (("fd_pread", 0, 0, 0, 0, 0), NOSYS),
+        (("fd_seek", 1, 0, 0, 0), 0),
+        (("fd_close", 1), 0),
+        (("fd_advise", 1, 0, 0, 0), 0),
+        (("fd_allocate", 1, 0, 0), 0),
+        (("fd_allocate", 5, 0, 0), BADF),
+        (("fd_datasync", 2), 0),
+        (("fd_sync", 3), BADF),
+        (("fd_tell", 1, OUT), 0),
+        (("fd_tell", 3, OUT), BADF),
+        (("fd_prestat_get", 3, OUT), BADF),
+        (("fd_prestat_dir_name", 3, 0, 0), NOSYS),
+        (("fd_filestat_get", 1, OUT), BADF),
+        (("fd_filestat_set_size", 1, 0), 0),
+        (("fd_filestat_set_times", 1, 0, 0, 0), 0),
+        (("fd_fdstat_set_flags", 1, 0), NOSYS),
+        (("fd_fdstat_set_rights", 1, 0, 0), 0),
+        (("fd_readdir", 3, 0, 0, 0, OUT), 20),
+        (("fd_renumber", 1, 2), NOTSUP),
+        (("fd_renumber", 3, 2), BADF),
+        (("path_open", 3, 0, 0, 0, 0, 0, 0, 0, OUT), NOENT),
+        (("path_filestat_get", 3, 0, 0, 0, OUT), NOTSUP),
+        (("path_create_directory", 3, 0, 0), NOTSUP),
+        (("path_link", 3, 0, 0, 0, 3, 0, 0), NOTSUP),
+        (("path_rename", 3, 0, 0, 3, 0, 0), NOTSUP),
+        (("path_unlink_file", 3, 0, 0), NOTSUP),
+        (("sock_accept", 3, 0, OUT), NOTSUP),
+        (("sock_recv", 3, 0, 0, 0, OUT, OUT), NOTSUP),
+        (("sock_send", 3, 0, 0, 0, OUT), NOTSUP),
+        (("sock_shutdown", 3, 0), NOTSUP),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
-)  # fmt: skip
+)
 def test_wasi(run, module, row, status):
     assert run(HEADERS, (f"{module}.{row[0]}", *row[1:]))[0].status == status
 
@@ -259,7 +320,8 @@ def test_fd_write(start_filters, lines, fd, data, logged):
       ;; in two pieces; answers with the number of bytes that were taken
       (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
         (i32.store (i32.const 16) (i32.const 100)) (i32.store (i32.const 20) (i32.const {len(data) // 2}))
-        (i32.store (i32.const 24) (i32.const {100 + len(data) // 2})) (i32.store (i32.const 28) (i32.const {len(data) - len(data) // 2}))
+        (i32.store (i32.const 24) (i32.const {100 + len(data) // 2}))
+        (i32.store (i32.const 28) (i32.const {len(data) - len(data) // 2}))
         (if (call $write (i32.const {fd}) (i32.const 16) (i32.const 2) (i32.const 8)) (then (return (i32.const 99))))
         (i32.load (i32.const 8))))"""
     worker = start_filters(text)
@@ -303,7 +365,8 @@ def test_emscripten_s_names(start_filters):
       (func (export "malloc") (param i32) (result i32) (i32.const 1024))
       (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
         (call $grown (i32.const 0))
-        (i32.add (call $equal (i32.const 3) (i32.const 3)) (i32.mul (i32.const 2) (call $equal (i32.const 3) (i32.const 4))))))""")
+        (i32.add (call $equal (i32.const 3) (i32.const 3))
+          (i32.mul (i32.const 2) (call $equal (i32.const 3) (i32.const 4))))))""")
     assert worker.open().call(HEADERS) & 0xFF == 1
 
 

@@ -29,6 +29,9 @@ HOST(proxy_close_stream)(int stream);
 HOST(proxy_set_effective_context)(uint32_t context);
 HOST(proxy_set_tick_period_milliseconds)(uint32_t period);
 HOST(proxy_done)(void);
+HOST(proxy_get_current_time_nanoseconds)(uint64_t *now);
+HOST(proxy_get_log_level)(uint32_t *level);
+HOST(proxy_get_status)(uint32_t *code, char **message, size_t *size);
 HOST(proxy_http_call)(const char *upstream, size_t upstream_size, const char *headers, size_t headers_size,
                       const char *body, size_t body_size, const char *trailers, size_t trailers_size,
                       uint32_t timeout, uint32_t *token);
@@ -39,12 +42,16 @@ HOST(proxy_get_metric)(uint32_t id, uint64_t *value);
 HOST(proxy_call_foreign_function)(const char *name, size_t name_size, const char *data, size_t size, char **result,
                                   size_t *result_size);
 
-enum { KINDS = 24, CONTEXTS = 256, SHOWN = 600 };
+enum { KINDS = 24, CONTEXTS = 1024, SHOWN = 600, REQUEST_HELD = 1, RESPONSE_HELD = 2 };
+static const uint64_t QUIET = 150 * 1000 * 1000; // ns
 
 struct context {
   uint32_t id, root;
-  char *script, name[16]; // of a root context
+  char *script;           // of a root context, or its own of a stream context whose root says `from`
+  char name[16], from[32]; // of a root context; from: the request header that holds a stream's script
   uint32_t stream;        // of a root context: the stream context created last
+  uint32_t held;          // of a stream context with its own script: what it has paused and not continued
+  uint64_t last;          // and when it had its last callback
   struct { char kind[12]; uint32_t calls; } seen[KINDS];
 };
 
@@ -161,6 +168,8 @@ static struct text encode(struct text t) {
   return out;
 }
 
+static struct context *acting; // the context whose commands run
+
 static void status(int code) { puts_(" = "), number((uint32_t)code); }
 
 static void pairs(int map) {
@@ -252,6 +261,11 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
                                      headers.size, grpc_status));
   } else if (is(name, "cont")) {
     status(proxy_continue_stream((int)integer(word(&at, end))));
+  } else if (is(name, "go")) {
+    uint32_t held = acting->held;
+    acting->held = 0;
+    if (held & REQUEST_HELD) status(proxy_continue_stream(0));
+    if (held & RESPONSE_HELD) status(proxy_continue_stream(1));
   } else if (is(name, "close")) {
     status(proxy_close_stream((int)integer(word(&at, end))));
   } else if (is(name, "eff")) {
@@ -261,6 +275,22 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
     status(proxy_set_tick_period_milliseconds(integer(word(&at, end))));
   } else if (is(name, "proxy_done")) {
     status(proxy_done());
+  } else if (is(name, "level")) {
+    uint32_t level = 99;
+    status(proxy_get_log_level(&level)), puts_(" "), number(level);
+  } else if (is(name, "say")) {
+    int level = (int)integer(word(&at, end));
+    struct text text = word(&at, end);
+    status(proxy_log(level, text.data, text.size));
+  } else if (is(name, "now")) {
+    uint64_t now = 0;
+    status(proxy_get_current_time_nanoseconds(&now)), puts_(now > 1600000000000000000u ? " set" : " unset");
+  } else if (is(name, "status")) {
+    uint32_t code = 0;
+    char *message = 0;
+    size_t size = 0;
+    status(proxy_get_status(&code, &message, &size)), puts_(" "), number(code), shown(message, size);
+    free(message);
   } else if (is(name, "call")) {
     struct text cluster = word(&at, end), headers = encode(word(&at, end)), body = word(&at, end);
     uint32_t timeout = integer(word(&at, end)), token = 0;
@@ -294,12 +324,14 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
 static uint32_t callback(uint32_t id, const char *kind, uint32_t action) {
   struct context *c = find(id), *root = find(c->root);
   uint32_t ordinal = 0;
+  acting = c;
   for (int i = 0; i < KINDS; i++) {
     if (!c->seen[i].kind[0]) strncpy(c->seen[i].kind, kind, sizeof c->seen[i].kind - 1);
     if (!strcmp(c->seen[i].kind, kind)) { ordinal = ++c->seen[i].calls; break; }
   }
-  if (!root->script) return action;
-  for (const char *at = root->script; *at;) {
+  const char *script = c->script ? c->script : root->script;
+  if (!script) return action;
+  for (const char *at = script; *at;) {
     const char *end = at;
     while (*end && *end != '\n') end++;
     const char *head = at;
@@ -328,11 +360,32 @@ static void entered(uint32_t id, const char *kind) {
   puts_(root->name[0] ? root->name : "?"), puts_(" "), puts_(kind), puts_(" c="), number(id);
 }
 static void field(const char *name, uint32_t value) { puts_(" "), puts_(name), puts_("="), number(value); }
+// A stream's own script comes with its request, in the header that the root's script names; `!` ends its lines.
+static void take_script(struct context *c) {
+  struct context *root = find(c->root);
+  size_t size = 0, name = strlen(root->from);
+  char *value = 0;
+  if (!name || proxy_get_header_map_value(0, root->from, name, &value, &size) || !value) return;
+  c->script = malloc(size + 1);
+  for (size_t i = 0; i < size; i++) c->script[i] = value[i] == '!' ? '\n' : value[i];
+  c->script[size] = 0;
+  free(value);
+  proxy_remove_header_map_value(0, root->from, name);
+}
 static uint32_t stream(uint32_t id, const char *kind, const char *what, uint32_t size, int eos) {
+  struct context *c = find(id);
+  int response = kind[1] == 's';
+  if (!strcmp(kind, "rqh")) take_script(c);
   entered(id, kind), field(what, size);
   if (eos >= 0) field("eos", (uint32_t)eos);
   flush();
-  return callback(id, kind, 0);
+  if (response) c->held &= ~REQUEST_HELD; // continuing a request that has been answered is not asked of Envoy
+  uint32_t action = callback(id, kind, 0), held = response ? RESPONSE_HELD : REQUEST_HELD;
+  if (c->script) {
+    proxy_get_current_time_nanoseconds(&c->last);
+    c->held = action ? c->held | held : c->held & ~held;
+  }
+  return action;
 }
 
 EXPORT(proxy_abi_version_0_2_1) void abi_version(void) {}
@@ -364,9 +417,26 @@ EXPORT(proxy_on_configure) uint32_t on_configure(uint32_t id, uint32_t size) {
     while (n < sizeof c->name - 1 && c->script[5 + n] > ' ') c->name[n] = c->script[5 + n], n++;
     c->name[n] = 0;
   }
+  const char *from = strstr(c->script, "\nfrom ");
+  for (size_t n = 0; from && n < sizeof c->from - 1 && from[6 + n] > ' '; n++) c->from[n] = from[6 + n];
   return callback(id, "configure", 1);
 }
-EXPORT(proxy_on_tick) void on_tick(uint32_t id) { callback(id, "tick", 0); }
+// Under `from` a tick is for each stream that is held and has been quiet for a while, under its effective context.
+EXPORT(proxy_on_tick) void on_tick(uint32_t id) {
+  if (!find(id)->from[0]) {
+    callback(id, "tick", 0);
+    return;
+  }
+  uint64_t now = 0;
+  proxy_get_current_time_nanoseconds(&now);
+  for (int i = 0; i < CONTEXTS; i++) {
+    struct context *c = &contexts[i];
+    if (!c->id || c->root != id || !c->script || !c->held || now - c->last < QUIET || proxy_set_effective_context(c->id)) continue;
+    c->last = now;
+    entered(c->id, "tick"), flush();
+    callback(c->id, "tick", 0);
+  }
+}
 EXPORT(proxy_on_request_headers) uint32_t on_rqh(uint32_t id, uint32_t n, uint32_t eos) {
   return stream(id, "rqh", "n", n, (int)eos);
 }
