@@ -20,6 +20,9 @@ from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
 
 
+FINISH_POLL_SECONDS = 0.01
+
+
 class FilterStartError(Exception):
     """A filter did not start. `filter` is its place in the config, `lines` are the last that it logged."""
 
@@ -147,6 +150,18 @@ class Chains:
 
     def state(self) -> dict[str, Any]:
         return {plugin.name: plugin.state() for plugin in self.plugins}
+
+    async def finish(self, grace: float) -> None:
+        """No stream is left: ask every root whether it is done (proxy_on_done). One that has work left may tick and call
+        until it says proxy_done, at most `grace` seconds; then it is deleted all the same."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        for slot in self.slots.values():
+            slot.finish()
+        while (left := [slot for slot in self.slots.values() if not slot.over]) and loop.time() < end:
+            await asyncio.sleep(FINISH_POLL_SECONDS)
+        for slot in left:
+            slot.give_up()
 
     def close(self) -> None:
         for slot in self.slots.values():

@@ -11,6 +11,7 @@ What happens when the upstream fails follows Envoy's router: before the chain ha
 gets a local reply, after it a reset. Response code details and flags are Envoy's.
 """
 
+import asyncio
 import random
 import re
 from collections.abc import Callable
@@ -124,6 +125,9 @@ class Exchange:
     keep_alive: bool = False
     switching: bool = False
     tunnel: Tunnel | None = None
+
+    pause_timer: asyncio.TimerHandle | None = None
+    """How long a filter may still hold the stream."""
 
     def __init__(self, gateway: "Gateway", downstream: Downstream, request: RequestHead) -> None:
         self.gateway = gateway
@@ -429,6 +433,22 @@ class Exchange:
         """Read the upstream again."""
         self.free_response(BY_CHAIN)
 
+    def pause_began(self, command: commands.PauseBegan) -> None:
+        self.pause_timer = asyncio.get_running_loop().call_later(command.seconds, self.on_pause_expired)
+
+    def pause_ended(self, command: commands.PauseEnded) -> None:
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
+            self.pause_timer = None
+
+    def on_pause_expired(self) -> None:
+        """A filter has held the stream for as long as it may."""
+        self.pause_timer = None
+        if self.over or self.chain is None:
+            return
+        self.chain.pause_expired()
+        self.wake()
+
     def answer_locally(self, command: commands.AnswerLocally) -> None:
         """The response comes from the chain: the upstream has no more say."""
         self.answered = True
@@ -715,6 +735,8 @@ class Exchange:
     def end(self, details: str, flags: str) -> None:
         """The stream is over, well or not."""
         self.over = True
+        if self.pause_timer is not None:
+            self.pause_timer.cancel()
         info = self.info
         info.details = details
         info.flags = flags
@@ -864,6 +886,8 @@ ACTIONS: dict[type, Callable[[Exchange, Any], None]] = {
     commands.ResumeRequest: Exchange.resume_request,
     commands.PauseResponse: Exchange.pause_response,
     commands.ResumeResponse: Exchange.resume_response,
+    commands.PauseBegan: Exchange.pause_began,
+    commands.PauseEnded: Exchange.pause_ended,
     commands.AnswerLocally: Exchange.answer_locally,
     commands.Reset: Exchange.reset_downstream,
 }

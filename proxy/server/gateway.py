@@ -82,7 +82,10 @@ class Gateway:
             self.listeners.append(serving)
 
     async def drain(self, grace: float) -> None:
-        """Stop accepting at once and close the sockets; return when all streams are over, cut after `grace` seconds."""
+        """Stop accepting at once and close the sockets; return when all streams are over, then the filters' own work, both
+        cut after `grace` seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
         for listener in self.listeners:
             listener.stop_accepting()
         try:
@@ -94,6 +97,8 @@ class Gateway:
                 listener.cut()
             # connection_lost runs in the loop's next turns.
             await asyncio.sleep(0.05)
+        # They may still call other services.
+        await self.chains.finish(max(end - loop.time(), 0.0))
         for cluster in self.clusters.values():
             cluster.close()
         if self.date_timer is not None:

@@ -108,7 +108,7 @@ def verify() -> None:
 # request; the counter itself is a 64-bit cell inside the store (minus the fuel that is left, in wasmtime 50), and writing it
 # takes 0.05 us. Where it lies is found by setting two numbers and looking for them, and checked again for every store; if it
 # is not found, the C API is used. benchmarks/ and tests/wasm/test_store.py have both ways.
-CELL_SEARCH: Final = 4096
+CELL_SEARCH: Final = 2304
 
 
 def fuel_cell_offset(engine: Any) -> int | None:

@@ -395,8 +395,11 @@ EXPORT(proxy_get_metric) u32 proxy_get_metric(u32 id, u32 out) {
 }
 
 /* ---- What Python answers. Bytes come back in scratch: call.a[0] address, call.a[1] size. ---- */
+/* The clock stands still while a filter runs, but not for one that waits for it to move (Go's time.Sleep). */
+enum { CLOCK_READS = 64 };
+
 static u64 now(void) {
-  if (!call.time_known) host(HOST_TIME), call.time_known = 1;
+  if (call.time_known++ % CLOCK_READS == 0) host(HOST_TIME);
   return call.time;
 }
 
@@ -558,6 +561,12 @@ static void expose_body(u32 b, u32 size) {
   call.buffers[b] = (buffer){at, size, size, READABLE | WRITABLE};
 }
 
+/* An effective context lasts until its callback is over. */
+static void own_context(u32 context) {
+  if (call.effective != context) call.a[0] = 0, host(HOST_SET_EFFECTIVE);
+  call.readable = call.writable = 0, call.phase = PHASE_STREAM; /* and the maps with on_log */
+}
+
 /* Run callback `operation` of `context`; with CREATE its context is created first, under `argument`. Header callbacks get the
  * number of entries, body callbacks `argument` bytes that Python has put into scratch. The filter's answer comes back in the
  * low 8 bits, RESULT_* above them, and DONE, which tells Python that the call came back. FINISH is log, done, delete, in Envoy's
@@ -594,9 +603,9 @@ EXPORT(enter) u32 enter(u32 context, u32 flags, u32 argument, u32 vm_address) {
   case ON_RESPONSE_BODY: expose_body(RESPONSE_BODY, argument), answer = guest_callback(context, argument, end, 0, 0, operation); break;
   case FINISH:
     call.phase = PHASE_LOG;
-    if (has(ON_LOG)) guest_callback(context, 0, 0, 0, 0, ON_LOG), call.effective = context;
+    if (has(ON_LOG)) guest_callback(context, 0, 0, 0, 0, ON_LOG), own_context(context);
     call.readable = call.writable = 0, call.phase = PHASE_STREAM;
-    if (has(ON_DONE)) guest_callback(context, 0, 0, 0, 0, ON_DONE), call.effective = context;
+    if (has(ON_DONE)) guest_callback(context, 0, 0, 0, 0, ON_DONE), own_context(context);
     if (has(ON_DELETE)) guest_callback(context, 0, 0, 0, 0, ON_DELETE);
     break;
   default: /* the arguments beside the context lie in call.a */

@@ -74,6 +74,7 @@ FOREIGN_FUEL: Final = 100
 
 MOST_RANDOM: Final = 64 << 10
 MOST_PROPERTY: Final = 64 << 10
+MOST_PROPERTIES: Final = 100
 MOST_METRIC_NAME: Final = 512
 
 
@@ -177,8 +178,10 @@ class Host:
         stream = self.context.stream
         if stream is None:
             return NOT_FOUND
-        held = sum(len(k) + len(v) for k, v in stream.properties.items())
-        if held + len(path) + len(value) > MOST_PROPERTY:
+        properties = stream.properties
+        if path not in properties and len(properties) >= MOST_PROPERTIES:
+            return INTERNAL_FAILURE
+        if sum(len(k) + len(v) for k, v in properties.items()) + len(path) + len(value) > MOST_PROPERTY:
             return INTERNAL_FAILURE
         stream.properties[path] = value
         return OK

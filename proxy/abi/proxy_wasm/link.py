@@ -79,6 +79,8 @@ def exported_callbacks(outline: Module, abi: str, allowed: Iterable[str] | None)
     """The callbacks that a module exports with the type its ABI version gives them, less those that are not allowed."""
     types = CALLBACKS_BY_VERSION[abi]
     found = {}
+    if allowed is not None and not any(permitted(name, allowed) for name in CALLBACKS):
+        allowed = None  # the list is about host functions only
     for export in outline.exports:
         if export.kind != "function" or export.function is None or export.name not in CALLBACKS:
             continue

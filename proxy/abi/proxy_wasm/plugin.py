@@ -41,7 +41,8 @@ class Plugin:
         self.slot = slot
         self.settings = settings
         self.instruments = instruments
-        self.metrics = GuestMetrics(memory, instruments, settings.metrics)
+        self.metrics = slot.metrics or GuestMetrics(memory, instruments, settings.metrics)
+        slot.metrics = self.metrics
         exported = exported_callbacks(slot.compiled.outline, abi, settings.host_functions)
         self.mask = sum(1 << i for i, name in enumerate(CALLBACKS) if name in exported)
         self.callbacks = Callbacks(

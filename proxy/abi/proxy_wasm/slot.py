@@ -22,6 +22,7 @@ from proxy.abi.filter import (
 from proxy.abi.memory import CALL_HEADERS, CALL_TRAILERS, StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
 from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS, Host
+from proxy.abi.proxy_wasm.metrics import GuestMetrics
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.vm import (
@@ -95,6 +96,10 @@ class VmSlot:
         self.contexts: dict[int, StreamContext] = {}
         """Stream contexts by id, of filters that may set an effective context."""
         self.effects: list[Effect] = []
+        self.own_view = (b"", b"")
+        """The buffers and open maps of the running callback, while it acts on another context."""
+        self.metrics: GuestMetrics | None = None
+        """Metric ids are the VM's, so filters that share it share the table."""
         self.calls: dict[int, Call] = {}
         """Calls in flight, by token."""
         self.next_token = FIRST_TOKEN
@@ -123,8 +128,7 @@ class VmSlot:
         self.running = first
         region = self.memory.begin_empty()
         try:
-            for root in self.roots:
-                root.plugin.metrics.forget_ids()
+            first.plugin.metrics.forget_ids()
             vm.start(first.plugin.record, self.settings.start_fuel, self.settings.start_deadline)
             first.plugin.drain_logs(None, "start")
             for root in self.roots:
@@ -310,14 +314,16 @@ class VmSlot:
 
     def set_effective(self, context_id: int) -> bool:
         """proxy_set_effective_context: host functions act on that context until the callback returns. False: unknown."""
+        memory = self.memory
         if self.caller is None:
             self.caller = self.running
+        if self.running is self.caller:
+            self.own_view = memory.bytes_at(memory.at.buffers, 32), memory.bytes_at(memory.at.readable, 8)
         found: Any = self.caller if context_id in (0, self.caller.id) else self.contexts.get(context_id)
         if found is None:
             found = next((root for root in self.roots if root.id == context_id), None)
         if found is None:
             return False
-        memory = self.memory
         (result,) = memory.words_at(memory.at.result, 1)
         self.collect(result)
         struct.pack_into("<I", memory.buffer, memory.at.result, result & ~EFFECTS | SWITCHED)
@@ -327,13 +333,18 @@ class VmSlot:
             memory.attach(memory.nobody)
         else:
             memory.attach(stream.region)
+        struct.pack_into("<I", memory.buffer, memory.at.effective, found.id)
+        if found is self.caller:
+            buffers, maps = self.own_view
+            memory.write(memory.at.buffers, buffers)
+            memory.write(memory.at.readable, maps)
+            return True
         held = [stream.held(found, direction) if stream is not None else None for direction in (0, 1)]
         for buffer, data in enumerate(held):
             self.expose_held(buffer, data)
-        maps = found.window >> READABLE_SHIFT & 0x0F, found.window >> WRITABLE_SHIFT & 0x0F
-        readable = memory.words_at(memory.at.readable, 1)[0] & 0xF0
-        struct.pack_into("<2I", memory.buffer, memory.at.readable, readable | maps[0], maps[1])
-        struct.pack_into("<I", memory.buffer, memory.at.effective, found.id)
+        answers = memory.words_at(memory.at.readable, 1)[0] & 0xF0  # an answer's maps are the callback's, whoever it acts for
+        readable, writable = found.window >> READABLE_SHIFT & 0x0F, found.window >> WRITABLE_SHIFT & 0x0F
+        struct.pack_into("<2I", memory.buffer, memory.at.readable, answers | readable, writable)
         return True
 
     def expose_held(self, buffer: int, data: bytes | None) -> None:
@@ -422,6 +433,18 @@ class VmSlot:
         root.stop_ticks()
         self.call_root(root, ON_DELETE)
         root.id = 0
+
+    @property
+    def over(self) -> bool:
+        """After `finish`: no root is left, or its VM is not."""
+        return self.vm is None or not any(root.id for root in self.roots)
+
+    def give_up(self) -> None:
+        """Delete the roots that never said proxy_done (Envoy just drops them; a filter may still want to say goodbye)."""
+        for root in self.roots:
+            root.parked = False
+            if root.id:
+                self.delete(root)
 
     def close(self) -> None:
         if self.vm is not None:

@@ -42,7 +42,7 @@ CALLS = (
 )
 FAILS_FIRST = {  # with these arguments, and writes its answer to nowhere or not at all
     "proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_call_foreign_function", "proxy_get_shared_data",
-    "proxy_resolve_shared_queue", "proxy_dequeue_shared_queue",
+    "proxy_register_shared_queue", "proxy_resolve_shared_queue", "proxy_dequeue_shared_queue",
 }  # fmt: skip
 BAD_RANGES = {
     "negative": (-1, 1),
