@@ -34,6 +34,7 @@ MOST_MEMORIES = 100_000
 MOST_PARAMS = 1_000
 MOST_CUSTOM_SECTIONS = 1_000
 LONGEST_NAME = 100_000  # bytes
+LONGEST_CONSTANT = 4  # bytes of a function body that only gives a small number
 
 Kind = Literal["function", "table", "memory", "global", "tag"]
 
@@ -108,6 +109,8 @@ class Module:
     functions: int = 0
     code_size: int = 0
     largest_body: int = 0
+    constants: dict[int, int | None] = field(default_factory=dict)
+    """Functions, by index, that do nothing: what they answer, always; None for those without a result."""
     start: int | None = None
     custom: list[tuple[str, bytes]] = field(default_factory=list)
     producers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -384,12 +387,22 @@ class Outline:
         self.bodies = count = cursor.count(MOST_FUNCTIONS, "function bodies")
         self.module.code_size = cursor.end - cursor.position
         largest = 0
-        for _ in range(count):
+        first = sum(one.kind == "function" for one in self.module.imports)
+        for index in range(first, first + count):
             size = cursor.u32()
-            cursor.skip(size)
+            start = cursor.skip(size)
             if size > largest:
                 largest = size
+            if size <= LONGEST_CONSTANT:
+                self.note_constant(index, cursor.data[start : start + size])
         self.module.largest_body = largest
+
+    def note_constant(self, index: int, body: bytes) -> None:
+        """A body without locals that is empty, or one i32.const of 0 to 63."""
+        if body == b"\0\x0b":
+            self.module.constants[index] = None
+        elif len(body) == 4 and body[:2] == b"\0\x41" and body[2] < 64 and body[3] == 0x0B:
+            self.module.constants[index] = body[2]
 
     def kind(self, cursor: Cursor) -> Kind:
         code = cursor.byte()

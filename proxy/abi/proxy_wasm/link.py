@@ -86,9 +86,19 @@ def exported_callbacks(outline: Module, abi: str, allowed: Iterable[str] | None)
             continue
         exported = Signature(export.function.params, export.function.results)
         wanted = types.get(export.name)
-        if wanted is not None and exported.params == wanted.params and permitted(export.name, allowed):
+        if wanted is None or exported.params != wanted.params or not permitted(export.name, allowed):
+            continue
+        if not does_nothing(outline, export.index, export.name):
             found[export.name] = exported
     return found
+
+
+def does_nothing(outline: Module, index: int, name: str) -> bool:
+    """Is the callback's body empty but for the answer that its absence would mean? Then nothing is lost by not calling it:
+    toolchains and templates leave many of these."""
+    nothing = object()
+    answer = outline.constants.get(index, nothing)
+    return answer is None or answer == int(name in ACCEPTED)
 
 
 def permitted(name: str, allowed: Iterable[str] | None) -> bool:

@@ -440,7 +440,7 @@ class VmSlot:
         return self.vm is None or not any(root.id for root in self.roots)
 
     def give_up(self) -> None:
-        """Delete the roots that never said proxy_done (Envoy just drops them; a filter may still want to say goodbye)."""
+        """Delete the roots that have not said proxy_done in time."""
         for root in self.roots:
             root.parked = False
             if root.id:
