@@ -36,8 +36,18 @@ clean: ## remove what make has made
 # pip leaves a broken environment behind when it is interrupted: .ready is written last.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or later, this is " + sys.version.split()[0])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
-	  echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@test -x $(BIN)/pip || $(MAKE) --no-print-directory environment
 	@echo "setting up $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+# Debian keeps what `python3 -m venv` needs in a package of its own: as root (a container) it is installed, else asked for.
+.PHONY: environment
+environment:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing python3-venv, which Debian's python3 lacks ..."; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \
+	  else echo "this python3 cannot make virtual environments; run: sudo apt-get install python3-venv" >&2; exit 1; fi; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)

@@ -2,25 +2,27 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from proxy.abi.filter import FilterFactory, StreamFilter
 from proxy.abi.memory import Region, StreamMemory
-from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter
+from proxy.abi.proxy_wasm.grpc import installed
+from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter, calls_grpc
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Http, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.slot import StartError, VmSlot
 from proxy.capabilities.allowed_hosts import AllowedHosts
 from proxy.chain.chain import Chain
+from proxy.chain.empty import EmptyChain
+from proxy.chain.grpc import GrpcOf
 from proxy.config.model import Config, Filter, Route
 from proxy.sharing.limits import Limits
 from proxy.sharing.store import Sharing
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
-
-
-FINISH_POLL_SECONDS = 0.01
+from proxy.upstream.grpc_callout import GrpcCallouts
 
 
 class FilterStartError(Exception):
@@ -86,9 +88,11 @@ class Chains:
         self.loader: Loader | None = None
         self.services = ALONE if sharing is None else Services(space=sharing.space)
         self.callouts: Callouts | None = None
+        self.grpc: GrpcCallouts | None = None
 
-    async def start(self, callouts: Callouts | None = None) -> None:
+    async def start(self, callouts: Callouts | None = None, grpc: GrpcCallouts | None = None) -> None:
         self.callouts = callouts
+        self.grpc = grpc
         loop = asyncio.get_running_loop()
         self.services = self.services._replace(later=loop.call_later)
         if self.sharing is not None:
@@ -123,7 +127,11 @@ class Chains:
         instruments = self.telemetry.instruments.filter(filter_.name)
         plugin = Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
         if self.callouts is not None:
-            plugin.http = http_of(self.callouts, filter_)
+            policy = policy_of(filter_)
+            plugin.http = http_of(self.callouts, policy)
+            if self.grpc is not None and installed() and calls_grpc(prepared):
+                self.grpc.load()
+                plugin.grpc = GrpcOf(self.grpc, policy)
         return plugin
 
     def plan(self, route: Route) -> Plan:
@@ -139,8 +147,11 @@ class Chains:
         return Plan(factories)
 
     def open(self, route: Route | None, info: Any, region: Region, wake: Callable[[], None]) -> Chain:
+        plan = self.default if route is None else self.plans[id(route)]
+        if not plan.factories:
+            return EmptyChain(self.memory, region, info, wake)
         chain = Chain(self.memory, region, info, wake)
-        (self.default if route is None else self.plans[id(route)]).open(chain)
+        plan.open(chain)
         return chain
 
     def refresh(self) -> None:
@@ -154,13 +165,17 @@ class Chains:
     async def finish(self, grace: float) -> None:
         """No stream is left: ask every root whether it is done (proxy_on_done). One that has work left may tick and call
         until it says proxy_done, at most `grace` seconds; then it is deleted all the same."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace
-        for slot in self.slots.values():
+        slots = self.slots.values()
+        changed = asyncio.Event()
+        for slot in slots:
+            slot.changed = changed.set
             slot.finish()
-        while (left := [slot for slot in self.slots.values() if not slot.over]) and loop.time() < end:
-            await asyncio.sleep(FINISH_POLL_SECONDS)
-        for slot in left:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while not all(slot.over for slot in slots):
+                    changed.clear()
+                    await changed.wait()
+        for slot in slots:
             slot.give_up()
 
     def close(self) -> None:
@@ -189,9 +204,13 @@ def limits_by_space(filters: Iterable[Filter]) -> dict[bytes, Limits]:
     return limits
 
 
-def http_of(callouts: Callouts, filter_: Filter) -> Http:
+def policy_of(filter_: Filter) -> CalloutPolicy:
+    """Where a filter may call, and how much at a time."""
+    return CalloutPolicy(filter_.name, AllowedHosts(filter_.capabilities.allowed_hosts), max_calls=filter_.limits.calls)
+
+
+def http_of(callouts: Callouts, policy: CalloutPolicy) -> Http:
     """How a filter calls other services, within its config."""
-    policy = CalloutPolicy(filter_.name, AllowedHosts(filter_.capabilities.allowed_hosts), max_calls=filter_.limits.calls)
 
     def start(
         upstream: str, headers: Pairs, body: bytes, trailers: Pairs, timeout: float, done: Callable[[Answer], None]

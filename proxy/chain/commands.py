@@ -98,5 +98,9 @@ Command = (
     | Reset
 )
 
+# Ready made, by end_stream: nobody changes a command.
+REQUEST_HEADERS: Final = SendRequestHeaders(False), SendRequestHeaders(True)
+RESPONSE_HEADERS: Final = SendResponseHeaders(False), SendResponseHeaders(True)
+
 REQUEST: Final = 0
 RESPONSE: Final = 1

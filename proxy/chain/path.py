@@ -37,16 +37,16 @@ from proxy.abi.filter import (
 )
 from proxy.chain.commands import (
     REQUEST,
+    REQUEST_HEADERS,
     RESPONSE,
+    RESPONSE_HEADERS,
     Command,
     PauseRequest,
     PauseResponse,
     ResumeRequest,
     ResumeResponse,
     SendRequestData,
-    SendRequestHeaders,
     SendResponseData,
-    SendResponseHeaders,
 )
 
 if TYPE_CHECKING:
@@ -258,6 +258,8 @@ class Path:
             return
         hold = self.holds[i]
         self.let_go(i, hold)
+        # A body callback that lets the headers go leaves their window open (Envoy).
+        hold.filter.continued(self.direction)
         if hold.headers:
             self.headers(hold.headers_end, i + 1)
         if (hold.data or hold.end) and not self.closed:
@@ -265,7 +267,6 @@ class Path:
 
     def let_go(self, i: int, hold: Hold) -> None:
         del self.holds[i]
-        hold.filter.continued(self.direction)
         self.chain.pause_ended(hold)
         self.mark_over(hold, False)
 
@@ -341,7 +342,7 @@ class RequestPath(Path):
         return filter_.request_body(data, end)
 
     def headers_command(self, end: bool) -> Command:
-        return SendRequestHeaders(end)
+        return REQUEST_HEADERS[end]
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendRequestData(data, end)
@@ -368,7 +369,7 @@ class ResponsePath(Path):
         return filter_.response_body(data, end)
 
     def headers_command(self, end: bool) -> Command:
-        return SendResponseHeaders(end)
+        return RESPONSE_HEADERS[end]
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendResponseData(data, end)

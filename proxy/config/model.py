@@ -233,7 +233,7 @@ class Route(Model):
     name: fields.Name | None = optional(None, "What logs call it; its match without it.", "api")
     match: Match = Field(description="Which requests it takes.", examples=[{"prefix": "/"}])
     cluster: fields.Name = Field(description="The cluster that answers.", examples=["service"])
-    timeout: Duration = optional("15s", "Longest time from the end of the request to the head of the response.")
+    timeout: Duration = optional("15s", "Longest time from the end of the request to the end of the response.")
     idle_timeout: Duration = optional("5m", "Longest silence on the stream.")
     filters: dict[str, RouteFilter] = optional(
         {}, "Filters to switch off or configure otherwise on this route, by name.", {"rate-limit": {"enabled": False}}

@@ -66,6 +66,16 @@ class ListenerSide(Protocol):
         ...
 
     @property
+    def body_limit(self) -> int | None:
+        """Bytes of a request body."""
+        ...
+
+    @property
+    def keeps_request_ids(self) -> bool:
+        """A client's own x-request-id is used if it is sound."""
+        ...
+
+    @property
     def body_deadlines(self) -> "DeadlineQueue[Any]":
         """Silence inside a request body; items have `on_body_timeout()`."""
         ...
@@ -79,6 +89,11 @@ class Downstream(Protocol):
 
     @property
     def listener(self) -> ListenerSide: ...
+    @property
+    def connection_id(self) -> int:
+        """Unique in the worker."""
+        ...
+
     @property
     def peer_ip(self) -> bytes: ...
     @property

@@ -4,19 +4,22 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from proxy.abi.memory import StreamMemory
 from proxy.config.model import Config, Route
 from proxy.server.deadlines import DeadlineQueue, Deadlines
-from proxy.server.exchange import Exchange, RequestIds
+from proxy.server.ending import Ending
 from proxy.server.listener import Listener, require_c_parser
+from proxy.server.request_ids import request_ids
 from proxy.server.router import Router
 from proxy.server.stream_interface import Chains
 from proxy.server.tunnel import Tunnel
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import Callouts
 from proxy.upstream.cluster import Cluster
+from proxy.upstream.grpc_callout import GrpcCallouts
 from proxy.upstream.resolver import Resolver
 
 DATE_SECONDS = 1.0
@@ -31,8 +34,8 @@ class RouteState:
         self.config = config
         self.label = config.label
         self.cluster = cluster
-        self.deadlines: DeadlineQueue[Exchange] = deadlines.queue(config.timeout, Exchange.on_route_timeout)
-        self.idle_deadlines: DeadlineQueue[Exchange] = deadlines.queue(config.idle_timeout, Exchange.on_idle_timeout)
+        self.deadlines: DeadlineQueue[Ending] = deadlines.queue(config.timeout, Ending.on_route_timeout)
+        self.idle_deadlines: DeadlineQueue[Ending] = deadlines.queue(config.idle_timeout, Ending.on_idle_timeout)
         self.tunnel_deadlines: DeadlineQueue[Tunnel] = deadlines.queue(config.idle_timeout, Tunnel.on_idle_timeout)
         self.bounded = 0 < config.timeout <= config.idle_timeout
         """Once the request is sent, the timeout ends the stream before the idle timeout could."""
@@ -55,8 +58,11 @@ class Gateway:
         self.routes: dict[int, RouteState] = {}
         self.listeners: list[Listener] = []
         self.date_timer: asyncio.TimerHandle | None = None
-        self.rejections: dict[str, int] = {}
-        self.request_ids = RequestIds()
+        self.request_ids = request_ids()
+        self.connection_ids = count(1)
+        self.one_route: RouteState | None = None
+        """The route that takes every request, if the first one does."""
+        self.pauses: dict[float, DeadlineQueue[Ending]] = {}
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
@@ -71,10 +77,13 @@ class Gateway:
             )
         own = [sock.getsockname()[:2] for sock in sockets]
         self.callouts = Callouts(self.clusters, loop, self.deadlines, instruments.cluster, own)
-        await self.chains.start(self.callouts)
+        self.grpc = GrpcCallouts(self.callouts)
+        await self.chains.start(self.callouts, self.grpc)
         self.memory = self.chains.memory
         for route in self.config.routes:
             self.routes[id(route)] = RouteState(route, self.clusters[route.cluster], self.deadlines)
+        if self.router.catch_all is not None:
+            self.one_route = self.routes[id(self.router.catch_all)]
         self.keep_date(loop)
         for listener, sock in zip(self.config.listeners, sockets, strict=True):
             serving = Listener(self, listener, loop)
@@ -103,22 +112,26 @@ class Gateway:
             cluster.close()
         if self.date_timer is not None:
             self.date_timer.cancel()
+        await self.grpc.close()
         self.callouts.close()
         self.deadlines.close()
         self.chains.close()
 
     def state(self) -> dict[str, Any]:
-        """For /ready: the filters' states, and the requests that were rejected before they became streams, by reason."""
-        return {"filters": self.chains.state(), "rejected": dict(self.rejections)}
+        """For /ready: the filters' states."""
+        return {"filters": self.chains.state()}
 
     def route(self, method: str, authority: str, path: str, header: Callable[[str], str | None]) -> RouteState | None:
         """The route of a request."""
         found = self.router.match(method, authority, path, header)
         return None if found is None else self.routes[id(found)]
 
-    def rejected(self, reason: str) -> None:
-        """Count a request that never became a stream; `reason` is one of a short list."""
-        self.rejections[reason] = self.rejections.get(reason, 0) + 1
+    def pause_deadlines(self, seconds: float) -> DeadlineQueue[Ending]:
+        """How long filters may hold a stream; one queue for each length that the config has."""
+        queue = self.pauses.get(seconds)
+        if queue is None:
+            queue = self.pauses[seconds] = self.deadlines.queue(seconds, Ending.on_pause_expired)
+        return queue
 
     def keep_date(self, loop: asyncio.AbstractEventLoop) -> None:
         """The Date of responses that have none, renewed every second."""

@@ -34,8 +34,10 @@ from proxy.config.model import Listener as ListenerConfig
 from proxy.server.answers import plain
 from proxy.server.deadlines import DeadlineQueue
 from proxy.server.downstream import DownstreamSink, RequestHead
+from proxy.server.ending import Ending
 from proxy.server.exchange import Exchange
 from proxy.telemetry.logging import get_logger, limited
+from proxy.telemetry.metrics import Counter
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
@@ -78,6 +80,7 @@ class Connection(RequestHandler):
     __slots__ = (
         "chunk_tail",
         "chunked",
+        "connection_id",
         "destination",
         "exchange",
         "head_bytes",
@@ -126,6 +129,7 @@ class Connection(RequestHandler):
         """The last bytes that came while `chunked` is set."""
         self.last = False
         """The request in hand is the last of this connection."""
+        self.connection_id = next(listener.gateway.connection_ids)
         self.peer_ip = b""
         self.source = ""
         self.destination = ""
@@ -211,16 +215,24 @@ class Connection(RequestHandler):
         except HttpProcessingError as error:
             self.on_broken(error, data)
             return
-        if self.chunked is not None or (messages and any(message.chunked for message, _ in messages)):
+        if self.chunked is not None:
             messages = self.part_from_chunked(messages, data)
+        else:
+            for message, _ in messages:
+                if message.chunked:
+                    messages = self.part_from_chunked(messages, data)
+                    break
         in_body = self.payload is not None
         if in_body and exchange is not None:
             self.feed_body(exchange)
         if messages:
-            if self.head_bytes + len(data) > self.listener.config.limits.head and self.head_too_large(messages):
+            if self.head_bytes + len(data) > self.listener.head_limit and self.head_too_large(messages):
                 return
             self.head_bytes = 0
-            self.watch(None)
+            watched = self.watched
+            if watched is not None:
+                watched.stop(self)
+                self.watched = None
             if upgraded:
                 self._upgraded = True
                 self._message_tail = tail
@@ -228,7 +240,7 @@ class Connection(RequestHandler):
                 message, payload = messages[0]
                 if len(messages) > 1:
                     self.enqueue(messages[1:])
-                self.begin(cast(RequestHead, message), payload)
+                self.begin(message, payload)
                 if self._messages:
                     self.pump()
             else:
@@ -283,7 +295,7 @@ class Connection(RequestHandler):
             # The first byte of a head: from here on the head's own deadline holds.
             self.watch(self.listener.head_deadlines)
         self.head_bytes += size
-        if self.head_bytes > self.listener.config.limits.head:
+        if self.head_bytes > self.listener.head_limit:
             self.refuse(431, "head too large")
 
     def watch(self, queue: "DeadlineQueue[Connection] | None") -> None:
@@ -296,16 +308,21 @@ class Connection(RequestHandler):
 
     # Requests
 
-    def begin(self, message: RequestHead, payload: StreamReader) -> None:
+    def begin(self, message: Any, payload: StreamReader) -> None:
+        """Make a stream of a request: `message` is aiohttp's RawRequestMessage, a RequestHead."""
         if self._parser is not None:
             self._parser.message_consumed()
-        status = refusal(message)
-        if status:
-            self.refuse(status, f"answered {status}")
-            return
+        if message.version is not HttpVersion11 or message.method in UNUSUAL:
+            status = refusal(message)
+            if status:
+                self.refuse(status, f"answered {status}")
+                return
         exchange = self.exchange = Exchange(self.listener.gateway, self, message)
         end = payload is EMPTY_PAYLOAD or (payload.is_eof() and not payload.total_bytes)
-        exchange.begin(end)
+        try:
+            exchange.begin(end)
+        except Exception:
+            exchange.defect()
         if not end and self.exchange is exchange:
             self.payload = payload
             self.feed_body(exchange)
@@ -344,7 +361,7 @@ class Connection(RequestHandler):
                         break
                     continue
                 message, payload = self._messages.popleft()
-                self.begin(cast(RequestHead, message), payload)
+                self.begin(message, payload)
         finally:
             self.pumping = False
         if not self._messages and (self.exchange is None or self.payload is not None):
@@ -361,7 +378,8 @@ class Connection(RequestHandler):
             if self.reading_holds:
                 self.pump()
         if self.exchange is None and not self.leaving:
-            self.watch(self.listener.head_deadlines if self.head_bytes else self.listener.keepalive_deadlines)
+            queue = self.watched = self.listener.head_deadlines if self.head_bytes else self.listener.keepalive_deadlines
+            queue.start(self)
 
     def keep_early(self, data: bytes) -> None:
         """Bytes behind an Upgrade whose answer is open: nobody gets them before a 101 (CVE-2026-2833)."""
@@ -390,7 +408,7 @@ class Connection(RequestHandler):
 
     def head_too_large(self, messages: Any) -> bool:
         """One read may bring a head and much else: count exactly."""
-        limit = self.listener.config.limits.head
+        limit = self.listener.head_limit
         for message, _ in messages:
             size = sum(len(name) + len(value) + 4 for name, value in message.raw_headers) + len(message.path) + 14
             if size > limit:
@@ -555,6 +573,10 @@ class Listener:
     def __init__(self, gateway: "Gateway", config: ListenerConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.gateway = gateway
         self.config = config
+        # What each request needs, out of the config's models, which are slow to read.
+        self.head_limit = config.limits.head
+        self.body_limit = config.limits.body
+        self.keeps_request_ids = config.request_id == "keep"
         self.loop = loop
         self.scheme = "http" if config.tls is None else "https"
         self.head_options = gateway.memory.options(
@@ -563,13 +585,14 @@ class Listener:
         queue = gateway.deadlines.queue
         self.head_deadlines: DeadlineQueue[Connection] = queue(config.head_timeout, Connection.on_head_timeout)
         self.keepalive_deadlines: DeadlineQueue[Connection] = queue(config.keepalive_timeout, Connection.leave)
-        self.body_deadlines: DeadlineQueue[Exchange] = queue(config.body_timeout, Exchange.on_body_timeout)
+        self.body_deadlines: DeadlineQueue[Ending] = queue(config.body_timeout, Ending.on_body_timeout)
         self.linger_deadlines: DeadlineQueue[Connection] = queue(LINGER_SECONDS, Connection.cut)
         self.close_deadlines: DeadlineQueue[Connection] = queue(CLOSE_SECONDS, Connection.cut)
         self.draining = False
         self.server = ConnectionServer(self, loop)
         self.sockets: asyncio.Server | None = None
         self.connections = gateway.telemetry.instruments.connections.child((config.address,))
+        self.rejections: dict[str, Counter] = {}
         self.open = 0
         self.empty = asyncio.Event()
         self.empty.set()
@@ -622,8 +645,12 @@ class Listener:
             self.empty.set()
 
     def rejected(self, reason: str) -> None:
-        """Count a request that never became a stream."""
-        self.gateway.rejected(reason)
+        """Count a request that never became a stream; `reason` is one of a short list."""
+        counter = self.rejections.get(reason)
+        if counter is None:
+            instruments = self.gateway.telemetry.instruments
+            counter = self.rejections[reason] = instruments.rejected_requests.child((self.config.address, reason))
+        counter.value += 1
 
 
 def address_text(address: tuple[Any, ...]) -> str:

@@ -7,6 +7,7 @@ from proxy.abi.memory import Region, StreamMemory
 from proxy.config.model import Route
 from proxy.telemetry.stream import StreamInfo
 from proxy.upstream.callout import Callouts
+from proxy.upstream.grpc_callout import GrpcCallouts
 
 
 class Chain(Protocol):
@@ -26,6 +27,10 @@ class Chain(Protocol):
         self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()
     ) -> None: ...
 
+    def pause_expired(self) -> None:
+        """The time that PauseBegan gave is over."""
+        ...
+
     def finish(self) -> None: ...
 
 
@@ -37,7 +42,7 @@ class Chains(Protocol):
         """There after `start`."""
         ...
 
-    async def start(self, callouts: Callouts | None = None) -> None:
+    async def start(self, callouts: Callouts | None = None, grpc: GrpcCallouts | None = None) -> None:
         """Load the filters. Raises if one cannot serve."""
         ...
 

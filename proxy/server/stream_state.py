@@ -13,7 +13,7 @@ from proxy.upstream.pool import Dial
 
 if TYPE_CHECKING:
     from proxy.server.deadlines import DeadlineQueue
-    from proxy.server.exchange import Exchange
+    from proxy.server.ending import Ending
     from proxy.server.gateway import Gateway, RouteState
 
 log = get_logger("stream")
@@ -80,7 +80,7 @@ class StreamState:
         self.performing = False
         self.idle_watched = False
         """The route's idle timeout is running."""
-        self.pausing: DeadlineQueue[Exchange] | None = None
+        self.pausing: DeadlineQueue[Ending] | None = None
         """Where the deadline of a filter's pause is running."""
         self.answered = False
         """The response comes from here; what is left of the request is dropped."""

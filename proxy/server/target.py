@@ -6,7 +6,8 @@ Two readings of one path are how requests get past a route or a filter. So, in t
 - octets that need no encoding (RFC 3986 2.3: letters, digits, `-._~`) are decoded, once; all others stay as they are,
   `%2f` and `%5c` too (RFC 3986 6.2.2.2; Envoy's path_with_escaped_slashes_action KEEP_UNCHANGED);
 - dot segments are resolved (RFC 3986 5.2.4); empty segments stay (merge_slashes off);
-- refused: what some server would take for a dot segment still, `..;`, `..%2f`, `..%5c`; and `%%32e`, which decodes to more to decode.
+- refused: what some server would take for a dot segment still, `..;`, `..%2f`, `..%5c`; and what decodes to something that
+  could be decoded again, `%%32e`.
 
 Queries stay as they are. Fragments, spaces and control characters are refused by the core (abi/core/heads.c). Stricter than
 Envoy, which takes a backslash for a slash, resolves `..;` and passes on `..%2f`, `%0a` and `%0d`; laxer in that `"<>^|{}` and

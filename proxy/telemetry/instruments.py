@@ -145,6 +145,9 @@ class Instruments:
             "penstock_bytes_received_total", "Request bytes from downstream", ("route", "cluster")
         )
         self.bytes_sent = counter("penstock_bytes_sent_total", "Response bytes to downstream", ("route", "cluster"))
+        self.rejected_requests = counter(
+            "penstock_rejected_requests_total", "Requests refused before they became streams", ("listener", "reason")
+        )
         self.connections = gauge("penstock_connections", "Open downstream connections", ("listener",))
         self.upstream_connections = gauge("penstock_upstream_connections", "Open upstream connections", ("cluster",))
         self.upstream_failures = counter(

@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.capabilities.addresses import OwnAddresses
 from proxy.capabilities.allowed_hosts import AllowedHosts, DeniedError
@@ -70,6 +70,12 @@ class CalloutResult:
         return not self.headers
 
 
+class Running(Protocol):
+    """A call in flight."""
+
+    def cancel(self) -> None: ...
+
+
 class CalloutPolicy:
     """One filter's right to call, its limits, and what it has in flight. Compares by identity."""
 
@@ -92,7 +98,8 @@ class CalloutPolicy:
         self.max_response_bytes = max_response_bytes
         self.max_request_bytes = max_request_bytes
         self.max_head_bytes = max_head_bytes
-        self.running: set[CalloutHandle] = set()
+        self.running: set[Running] = set()
+        """HTTP calls and gRPC calls: `max_calls` holds for both together."""
 
     def cancel_all(self) -> None:
         """The filter is going: end its calls without a word."""
@@ -178,10 +185,14 @@ class Callouts:
             return cluster, head.authority
         target = caller.allowed.target(upstream, head.scheme.decode("latin-1").lower())
         caller.allowed.check_authority(target, head.authority.decode("utf-8", "surrogateescape"))
+        return self.hosts_of(caller).cluster(target, caller.on_denied), target.authority.encode()
+
+    def hosts_of(self, caller: CalloutPolicy) -> HostClusters:
+        """The clusters of the hosts that the filter calls."""
         hosts = self.hosts.get(caller)
         if hosts is None:
             hosts = self.hosts[caller] = HostClusters(self.dialling, caller.allowed, max(caller.max_calls, 1), caller.name)
-        return hosts.cluster(target, caller.on_denied), target.authority.encode()
+        return hosts
 
     def forget(self, caller: CalloutPolicy) -> None:
         """The filter is gone: end its calls, close its connections."""

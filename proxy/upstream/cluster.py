@@ -54,6 +54,7 @@ class Cluster:
         self.tls = tls_context(config.tls) if config.tls is not None else None
         self.server_name = config.tls.server_name if config.tls is not None else None
         self.connect_deadlines = deadlines.queue(config.connect_timeout, Dial.expire)
+        self.connect_timeout = config.connect_timeout
         self.idle_timeout = config.idle_timeout
         self.sweeps = deadlines.queue(config.idle_timeout / 4, Pool.sweep)
         self.clock = time.monotonic

@@ -8,15 +8,17 @@ aiohttp changes it):
   emptied with `read_nowait`, and back-pressure is the transport's alone (`NoFlowControl`).
 - A parser may serve one response after the other, but not after a chunked one: the last of its trailers would become the
   first header of the next response. HEAD needs one of its own: that a response has no body is fixed at birth.
+- The pieces of a reader's body are in its `_buffer`.
 - `feed_eof()` between two messages answers None and changes nothing; if bytes of a further message came in, it does not.
 """
 
 import asyncio
+from collections import deque
 from typing import Any, Protocol, cast
 
 from aiohttp.http import HttpResponseParser
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive, tcp_nodelay
 
 from proxy.upstream.failure import Failure
@@ -34,6 +36,8 @@ MAX_TAIL = 256 * 1024
 """Bytes kept behind a 101 while a filter holds it."""
 READ_LIMIT = 1 << 30
 """Bytes at which a reader asks for flow control; out of reach, since it is emptied after every read."""
+
+NOTHING: deque[bytes] = deque()
 
 
 class ResponseSink(Protocol):
@@ -334,15 +338,19 @@ class UpstreamConnection(asyncio.Protocol):
             self.deliver(sink, payload, payload.is_eof())
             return
         complete = payload.is_eof()
-        chunk = payload.read_nowait()
         if complete:
+            # Nobody reads from it again, so its one piece is taken past its bookkeeping.
+            pieces = NOTHING if payload is EMPTY_PAYLOAD else payload._buffer
+            chunk = pieces[0] if len(pieces) == 1 else payload.read_nowait()
             self.finish()
-            if not chunk:
+            if not chunk and payload is EMPTY_PAYLOAD:
                 sink.on_upstream_head(head.code, head.raw_headers, True)
                 sink.on_upstream_flush()
                 return
+        else:
+            chunk = payload.read_nowait()
         sink.on_upstream_head(head.code, head.raw_headers, False)
-        if chunk:
+        if chunk or complete:
             # A sink that let go inside the call above ignores this one.
             sink.on_upstream_data(chunk, complete)
         sink.on_upstream_flush()

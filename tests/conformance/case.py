@@ -98,6 +98,16 @@ async def converse(
     port: int, pieces: Sequence[bytes], delay: float, seconds: float, leave: float | None, times: int, keep_alive: bool
 ) -> list[str]:
     """Plays the client's part; what it got, as lines."""
+    try:
+        return await connect(port, pieces, delay, seconds, leave, times, keep_alive)
+    except ConnectionRefusedError:
+        return ["client: refused"]  # the server has crashed; `sides` says so
+
+
+async def connect(
+    port: int, pieces: Sequence[bytes], delay: float, seconds: float, leave: float | None, times: int, keep_alive: bool
+) -> list[str]:
+    """One connection, or one for each time."""
     shown: list[str] = []
     if keep_alive:
         async with Client(port) as client:
@@ -122,8 +132,7 @@ async def exchange(client: Client, pieces: Sequence[bytes], delay: float, second
     except TimeoutError:
         end = "left" if leave is not None else "nothing more"
     except (WireError, ConnectionError) as error:
-        clean = isinstance(error, WireError) and error.args[0].endswith("b''") and not response.start_line
-        end = "closed" if clean or isinstance(error, ConnectionError) else f"cut: {error}"
+        end = "cut" if response.start_line or isinstance(error, WireError) and not str(error).endswith("b''") else "closed"
     finally:
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -153,8 +162,7 @@ def show_response(response: Response, end: str) -> list[str]:
             shown.append(f"client: {response.framing} {bytes(response.body)!r}")
         if response.trailers:
             shown.append(f"client: trailers {normal.fields(response.trailers)}")
-    # How the stream is cut differs with the socket's buffers.
-    shown.append(f"client: {'cut' if end.startswith('cut') else end}")
+    shown.append(f"client: {end}")
     return shown
 
 

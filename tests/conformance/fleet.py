@@ -83,6 +83,8 @@ class EnvoyFleet(Envoy):
             "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": lane.name,
             "generate_request_id": False,
+            "normalize_path": True,  # Penstock always does
+            "delayed_close_timeout": "0s",  # a connection that is cut is cut at once
             "server_header_transformation": "PASS_THROUGH",
             "http_protocol_options": {"enable_trailers": lane.trailers},
             "route_config": {

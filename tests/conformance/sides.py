@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from tests.conformance import normal
+from tests.conformance.envoy import EnvoyError
 from tests.conformance.case import Case, Outcome, converse, show_access, show_requests
 from tests.conformance.fleet import EnvoyFleet, Lane
 from tests.conformance.penstock import Penstock
@@ -69,12 +70,12 @@ async def on_envoy(cases: Sequence[Case]) -> list[Outcome]:
             *(play(case, fleet.ports[tag], gate) for case, tag in zip(cases, tags, strict=True))
         )
         await asyncio.sleep(SETTLE_SECONDS)
-        by_plugin: dict[str, list[str]] = {}
+        if fleet.process is None or fleet.process.poll() is not None:
+            raise EnvoyError(crashed(fleet.raw_log()))
         by_tag: dict[str, list[str]] = {}
         for line in fleet.worker_lines():
             plugin = line.prefix.split(" ")[0]
             shown = line.message + ("" if line.level == "info" else f" <{line.level}>")
-            by_plugin.setdefault(plugin, []).append(shown)
             by_tag.setdefault(plugin.rstrip("ABCDEFGH"), []).append(shown)
         metrics = fleet.metrics()
         for case, place, tag, client in zip(cases, grounds, tags, clients, strict=True):
@@ -109,6 +110,11 @@ async def on_penstock(cases: Sequence[Case]) -> list[Outcome]:
             lines = [line.message + ("" if line.level == "info" else f" <{line.level}>") for line in side.lines]
             outcomes.append(outcome(case, client, place, lines, names, show_access(side.accesses, names), side.metrics()))
     return outcomes
+
+
+def crashed(log: str) -> str:
+    """Envoy has crashed: the last streams that it served."""
+    return "Envoy crashed; it last wrote:\n" + "\n".join(line for line in log.splitlines() if "|wasm|" in line)[-3000:]
 
 
 def outcome(

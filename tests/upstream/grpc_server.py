@@ -121,7 +121,9 @@ class GrpcServer:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self.server = grpc.aio.server(handlers=(self.service,), options=(("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)))
+        self.server = grpc.aio.server(
+            handlers=(self.service,), options=(("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1))
+        )
         if self.credentials is None:
             self.port = self.server.add_insecure_port("127.0.0.1:0")
         else:
@@ -133,7 +135,9 @@ class GrpcServer:
         """Now, whatever is going on."""
         await self.server.stop(None)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.stop()
 
 
@@ -177,6 +181,8 @@ class Relay:
             writer.transport.abort()
         self.writers.clear()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.server.close()
         self.cut()

@@ -129,13 +129,29 @@ static void drop_named(map *M, text connection, u32 first) {
     u8 *start = p;
     while (p < end && *p != ',' && *p != ' ' && *p != '\t') *p = lower(*p), p++;
     u32 n = (u32)(p - start);
+    if (IS("upgrade", start, n)) continue; /* filters see it; what is emitted decides on it (put_fields) */
     for (int i; n && (i = map_find(M, start, n, first)) >= 0;) map_remove_at(M, (u32)i);
   }
 }
 
 /* Lower-case names in place, keep what is end-to-end. `fields`: how many texts there must be; one more, and a text held the
  * separator. */
-typedef struct { text host, connection[4]; u32 hosts, connections, said; } head_notes;
+typedef struct { text host, connection[4]; u32 hosts, connections, said, joins; u64 names; } head_notes;
+
+/* A second field of one of Envoy's inline headers joins the first: a filter that asks for the value gets all of it. */
+enum { MOST_JOINS = 16, LARGEST_JOIN = 4 << 10 }; /* nothing may move while a head is loaded */
+
+static int join_inline(map *M, head_notes *notes, text name, text value, int request) {
+  u8 *k = AT(u8, name.at);
+  u64 bit = 1ull << ((name.len * 5 + k[0] + 3 * k[name.len - 1]) & 63), seen = notes->names & bit;
+  notes->names |= bit;
+  if (!seen || !is_inline(request ? REQUEST_HEADERS : RESPONSE_HEADERS, k, name.len) || notes->joins == MOST_JOINS) return 0;
+  int i = map_find(M, k, name.len, request ? 4 : 1);
+  if (i < 0 || AT(entry, M->entries)[i].value_len + value.len > LARGEST_JOIN) return 0;
+  notes->joins++;
+  map_join_value(M, (u32)i, value.at, value.len);
+  return 1;
+}
 
 static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
   text name, value;
@@ -149,9 +165,12 @@ static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
       if (n == 10 && k[0] == 'c') {
         if (notes->connections == 4) return HEAD_TOO_LARGE;
         notes->connection[notes->connections++] = value;
+        if (!request) map_point(M, name.at, n, value.at, value.len); /* filters of responses see it; it is not sent on */
       } else if (n == 7 && k[0] == 'u') {
         notes->said |= SAID_UPGRADE;
         map_point(M, name.at, n, value.at, value.len);
+      } else if (n == 17 && !request) {
+        map_point(M, name.at, n, value.at, value.len); /* the same */
       }
       continue;
     }
@@ -171,7 +190,7 @@ static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
       }
       return HEAD_VALUE; /* RFC 9110 10.1.1: other expectations may be refused */
     }
-    map_point(M, name.at, n, value.at, value.len);
+    if (!join_inline(M, notes, name, value, request)) map_point(M, name.at, n, value.at, value.len);
   }
   return fields ? HEAD_FIELDS : HEAD_FINE;
 }
@@ -366,6 +385,10 @@ static u32 finish_head(u32 framing, u64 length) {
   return HEAD_FINE;
 }
 
+static int is_bodiless(const u8 *method, u32 n) {
+  return IS("GET", method, n) || IS("HEAD", method, n) || IS("DELETE", method, n) || IS("TRACE", method, n);
+}
+
 EXPORT(emit_request) u32 emit_request(u32 flags) {
   const map *M = map_of(REQUEST_HEADERS);
   entry method, path, authority;
@@ -385,8 +408,8 @@ EXPORT(emit_request) u32 emit_request(u32 flags) {
   if (wrong) return (u32)wrong;
   if (flags & UPGRADE) PUT("connection: upgrade\r\n");
   call.a[7] = method.value, call.a[8] = method.value_len;
-  if (flags & END_STREAM) { /* a body that did not come is a length of 0, where a length was said */
-    if (sized) PUT("content-length: 0\r\n");
+  if (flags & END_STREAM) { /* a body that did not come is a length of 0, where one was said or is expected (RFC 9110 8.6) */
+    if (sized || !is_bodiless(AT(u8, method.value), method.value_len)) PUT("content-length: 0\r\n");
     return finish_head(NO_BODY, 0);
   }
   if (sized) {
@@ -437,7 +460,7 @@ u8 date[29];
 
 EXPORT(emit_response) u32 emit_response(u32 flags) {
   const map *M = map_of(RESPONSE_HEADERS);
-  u32 status = status_of(M);
+  u32 status = status_of(M), known = 0;
   u64 length = 0;
   if (status < 200 && !(status == 101 && flags & UPGRADE)) return HEAD_STATUS; /* an interim one would be no answer */
   int sized = content_length(M, &length);
@@ -447,8 +470,10 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
   for (u32 i = 0; i < sizeof reasons / sizeof *reasons; i++)
     if (reasons[i].status == status) {
       put(ADDRESS(reasons[i].reason), reasons[i].size);
+      known = 1;
       break;
     }
+  if (!known) PUT("Unknown");
   PUT("\r\n");
   int wrong = put_fields(M, status == 101);
   if (wrong) return (u32)wrong;

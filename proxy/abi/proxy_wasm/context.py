@@ -28,6 +28,10 @@ from proxy.abi.proxy_wasm.vm import (
     ON_CONTEXT_CREATE,
     ON_DELETE,
     ON_DONE,
+    ON_GRPC_CLOSE,
+    ON_GRPC_INITIAL,
+    ON_GRPC_RECEIVE,
+    ON_GRPC_TRAILING,
     ON_HTTP_CALL_RESPONSE,
     ON_QUEUE_READY,
     ON_REQUEST_BODY,
@@ -54,6 +58,9 @@ LOG_MAPS: Final = (1 << REQUEST_HEADERS | 1 << RESPONSE_HEADERS | 1 << RESPONSE_
 END_REQUEST: Final = ON_REQUEST_HEADERS | END_STREAM
 END_RESPONSE: Final = ON_RESPONSE_HEADERS | END_STREAM
 
+STAYS_OPEN: Final = ACTION | LOCAL_REPLY
+"""The headers' callback has not let them go: it paused, or it answered."""
+
 REPLY: Final = struct.Struct("<8I")
 
 NAMES: Final = {  # FINISH stands for log, done and delete, which are one crossing
@@ -67,6 +74,10 @@ NAMES: Final = {  # FINISH stands for log, done and delete, which are one crossi
     ON_CONFIGURE: "proxy_on_configure",
     ON_TICK: "proxy_on_tick",
     ON_HTTP_CALL_RESPONSE: "proxy_on_http_call_response",
+    ON_GRPC_INITIAL: "proxy_on_grpc_receive_initial_metadata",
+    ON_GRPC_RECEIVE: "proxy_on_grpc_receive",
+    ON_GRPC_TRAILING: "proxy_on_grpc_receive_trailing_metadata",
+    ON_GRPC_CLOSE: "proxy_on_grpc_close",
     ON_QUEUE_READY: "proxy_on_queue_ready",
     ON_DONE: "proxy_on_done",
     ON_DELETE: "proxy_on_delete",
@@ -160,14 +171,14 @@ class StreamContext:
     def request_headers(self, end_stream: bool) -> int:
         self.window |= OPEN_REQUEST
         result = self.call(END_REQUEST if end_stream else ON_REQUEST_HEADERS, 0)
-        if not result & ACTION:
+        if not result & STAYS_OPEN:
             self.window &= ~OPEN_REQUEST
         return result
 
     def response_headers(self, end_stream: bool) -> int:
         self.window |= OPEN_RESPONSE
         result = self.call(END_RESPONSE if end_stream else ON_RESPONSE_HEADERS, 0)
-        if not result & ACTION:
+        if not result & STAYS_OPEN:
             self.window &= ~OPEN_RESPONSE
         return result
 

@@ -57,11 +57,6 @@ SHARING_FUNCTIONS: Final = frozenset({
     "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue",
 })  # fmt: skip
 
-PENDING: Final = frozenset({
-    "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close",
-})  # fmt: skip
-"""Functions that link and answer 12 (Unimplemented). Loading a filter that imports one warns."""
-
 CALL_FUEL: Final = 20_000
 """Fuel for one call into Python: about what its microseconds would have cost in guest code."""
 BYTE_FUEL: Final = 1
@@ -106,6 +101,7 @@ class Host:
             RESOLVE_QUEUE: self.resolve_queue,
             ENQUEUE: self.enqueue,
             DEQUEUE: self.dequeue,
+            **slot.grpc.operations(self),
         }
 
     def __call__(self, operation: int) -> int:

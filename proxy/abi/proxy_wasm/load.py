@@ -14,7 +14,8 @@ import structlog
 import wasmtime
 
 from proxy.abi.memory import EMPTY_LINK, StreamMemory, memory_type
-from proxy.abi.proxy_wasm.host import PENDING, SHARING_FUNCTIONS
+from proxy.abi.proxy_wasm.grpc import EXTRA, GRPC_FUNCTIONS, installed
+from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS
 from proxy.abi.proxy_wasm.inspect import check_limits, inspect_bytes
 from proxy.abi.proxy_wasm.link import LINK, bridge_text, exported_callbacks, stubs_text
 from proxy.abi.proxy_wasm.vm import Compiled
@@ -178,11 +179,18 @@ def shares(prepared: "PreparedFilter") -> bool:
     return any(item.name in SHARING_FUNCTIONS for item in prepared.outline.imports)
 
 
+def calls_grpc(prepared: "PreparedFilter") -> bool:
+    """Does the filter make gRPC calls?"""
+    return any(item.name in GRPC_FUNCTIONS for item in prepared.outline.imports)
+
+
 def warn(filter_: Filter, module: Module, unreachable: Sequence[str]) -> None:
     """What its author should know although it loads."""
-    pending = sorted({item.name for item in module.imports if item.name in PENDING})
-    if pending:
-        log.warning("host_functions_unimplemented", filter=filter_.name, functions=pending, answer="12 (Unimplemented)")
+    grpc = sorted({item.name for item in module.imports if item.name in GRPC_FUNCTIONS})
+    if grpc and not installed():
+        log.warning(
+            "host_functions_unimplemented", filter=filter_.name, functions=grpc, answer="12 (Unimplemented)", install=EXTRA
+        )
     if unreachable:
         log.warning("callbacks_never_called", filter=filter_.name, callbacks=list(unreachable))
 

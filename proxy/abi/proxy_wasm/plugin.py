@@ -11,7 +11,7 @@ from proxy.abi.memory import StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext
 from proxy.abi.proxy_wasm.link import CALLBACKS, exported_callbacks
 from proxy.abi.proxy_wasm.metrics import GuestMetrics
-from proxy.abi.proxy_wasm.services import Http
+from proxy.abi.proxy_wasm.services import Grpc, Http
 from proxy.abi.proxy_wasm.settings import BODY_GROWTH, LEVEL_NUMBERS, LEVELS, Allowance, Settings
 from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.abi.proxy_wasm.vm import (
@@ -62,6 +62,8 @@ class Plugin:
         self.lines = Allowance(settings.log_lines)
         self.http: Http | None = None
         """How it calls other services; None: not at all."""
+        self.grpc: Grpc | None = None
+        """The same by gRPC; None: not at all, or not installed."""
         self.last_lines: list[str] = []
         self.fuel = settings.fuel
         self.fuel_used = instruments.fuel

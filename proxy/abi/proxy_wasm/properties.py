@@ -158,7 +158,8 @@ def response_code(reading: Reading, key: bytes) -> bytes | None:
 
 
 def response_details(reading: Reading, key: bytes) -> bytes | None:
-    return text(reading.info.details) if reading.info.details else None
+    # A filter's reply may have empty details: then they are there all the same.
+    return text(reading.info.details) if reading.info.details or reading.info.status else None
 
 
 def response_flags(reading: Reading, key: bytes) -> bytes | None:

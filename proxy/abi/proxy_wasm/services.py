@@ -9,12 +9,16 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 
 class CallRefusedError(Exception):
-    """A call that is not made: `status` is what the host function returns, `reason` is for the filter's author."""
+    """A call that is not made: `status` is what the host function returns, `reason` is for the filter's author.
 
-    def __init__(self, status: int, reason: str) -> None:
+    `closed`, of gRPC calls: the status and message that proxy_on_grpc_close brings nevertheless, as in Envoy.
+    """
+
+    def __init__(self, status: int, reason: str, closed: tuple[int, bytes] | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.closed = closed
 
 
 class Answer(Protocol):
@@ -37,6 +41,38 @@ class Call(Protocol):
 
 Http = Callable[[str, Pairs, bytes, Pairs, float, Callable[[Answer], None]], Call]
 """(upstream, headers, body, trailers, timeout in seconds, done) -> the call. Raises CallRefusedError."""
+
+
+class GrpcEvents(Protocol):
+    """Whom a gRPC call tells: a unary call `message` or `closed`, a stream all of them, in this order."""
+
+    def initial_metadata(self, pairs: Pairs) -> None: ...
+    def message(self, data: bytes) -> None: ...
+    def trailing_metadata(self, pairs: Pairs) -> None: ...
+    def closed(self, status: int, message: bytes) -> None: ...
+
+
+class GrpcCall(Call, Protocol):
+    """A gRPC call or stream under way."""
+
+    def send(self, message: bytes, end: bool) -> None:
+        """Send a message, the last one at the `end`. Raises CallRefusedError."""
+
+    def half_close(self) -> None:
+        """No more messages will be sent."""
+
+
+class Grpc(Protocol):
+    """gRPC calls; `upstream` is a cluster's name, a serialised GrpcService, or a host. Events come later, never from inside."""
+
+    def call(
+        self, upstream: bytes, service: bytes, method: bytes, metadata: Pairs, message: bytes, seconds: float,
+        events: GrpcEvents,
+    ) -> GrpcCall:
+        """A unary call. Raises CallRefusedError."""
+
+    def stream(self, upstream: bytes, service: bytes, method: bytes, metadata: Pairs, events: GrpcEvents) -> GrpcCall:
+        """A stream. Raises CallRefusedError."""
 
 
 class Services(NamedTuple):

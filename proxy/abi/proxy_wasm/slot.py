@@ -3,7 +3,7 @@
 import random
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.abi.filter import (
@@ -21,6 +21,7 @@ from proxy.abi.filter import (
 )
 from proxy.abi.memory import CALL_HEADERS, CALL_TRAILERS, StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
+from proxy.abi.proxy_wasm.grpc import GrpcCalls
 from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS, Host
 from proxy.abi.proxy_wasm.metrics import GuestMetrics
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
@@ -103,9 +104,12 @@ class VmSlot:
         self.calls: dict[int, Call] = {}
         """Calls in flight, by token."""
         self.next_token = FIRST_TOKEN
+        self.grpc = GrpcCalls(self)
         self.space: Space | None = None
         """Shared data and queues, while there is a VM."""
         self.closing = False
+        self.changed: Callable[[], object] = nothing
+        """Called when `over` may have changed."""
         self.rebuild_at = 0.0
         self.backoff = 0.0
         self.built_at = 0.0
@@ -181,6 +185,7 @@ class VmSlot:
         for call in self.calls.values():
             call.cancel()
         self.calls.clear()
+        self.grpc.forget()
         self.next_token = FIRST_TOKEN
         orphans = list(self.contexts.values())
         self.contexts.clear()
@@ -189,6 +194,7 @@ class VmSlot:
         for root in self.roots:
             root.stop_ticks()
             root.parked = False
+        self.changed()
 
     def died(self) -> None:
         """The VM had a fault: throw it away, and say when it may be built again."""
@@ -289,7 +295,8 @@ class VmSlot:
         if vm is None or vm.dead or not root.id:
             return
         memory = self.memory
-        root.status = (0, b"") if answer.headers else (BROKEN_CONNECTION, b"reset")
+        # Envoy keeps the code of the last failure until the next one, and its text while the callback runs.
+        root.status = (root.status[0], b"") if answer.headers else (BROKEN_CONNECTION, b"reset")
         memory.attach(memory.nobody)
         headers = answer.headers if memory.set_answer(CALL_HEADERS, answer.headers) else []
         memory.set_answer(CALL_TRAILERS, answer.trailers)
@@ -300,7 +307,7 @@ class VmSlot:
             root, ON_HTTP_CALL_RESPONSE, token, len(headers), len(answer.body), len(answer.trailers),
             flags=BUFFERS_SET | maps,
         )  # fmt: skip
-        root.status = (0, b"")
+        root.status = (root.status[0], b"")
 
     def register_queue(self, space: Space, root: Root, name: bytes) -> int:
         """proxy_register_shared_queue: from now on this root is told of what is put into the queue."""
@@ -430,9 +437,12 @@ class VmSlot:
         return True
 
     def delete(self, root: Root) -> None:
+        if not root.id:
+            return
         root.stop_ticks()
         self.call_root(root, ON_DELETE)
         root.id = 0
+        self.changed()
 
     @property
     def over(self) -> bool:
@@ -449,6 +459,10 @@ class VmSlot:
     def close(self) -> None:
         if self.vm is not None:
             self.bury(self.vm)
+
+
+def nothing() -> None:
+    """Nobody waits."""
 
 
 def abandon(contexts: Sequence[StreamContext]) -> None:

@@ -29,6 +29,10 @@ ON_LOG: Final = 10
 ON_DELETE: Final = 11
 ON_TICK: Final = 12
 ON_HTTP_CALL_RESPONSE: Final = 13
+ON_GRPC_INITIAL: Final = 14
+ON_GRPC_RECEIVE: Final = 15
+ON_GRPC_TRAILING: Final = 16
+ON_GRPC_CLOSE: Final = 17
 ON_QUEUE_READY: Final = 18
 FINISH: Final = 20
 
@@ -45,6 +49,7 @@ BUFFERS_SET: Final = 1 << 26
 LOG_PHASE: Final = 1 << 27
 
 CALL_BODY: Final = 4
+GRPC_MESSAGE: Final = 5
 VM_CONFIGURATION: Final = 6
 PLUGIN_CONFIGURATION: Final = 7
 BUFFER: Final = struct.Struct("<4I")

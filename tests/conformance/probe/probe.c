@@ -435,6 +435,7 @@ EXPORT(proxy_on_tick) void on_tick(uint32_t id) {
     c->last = now;
     entered(c->id, "tick"), flush();
     callback(c->id, "tick", 0);
+    return; // one stream a tick: Envoy may crash when a callback continues several
   }
 }
 EXPORT(proxy_on_request_headers) uint32_t on_rqh(uint32_t id, uint32_t n, uint32_t eos) {

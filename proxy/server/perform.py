@@ -1,0 +1,215 @@
+"""What an exchange does for each command of its chain: heads and body pieces become bytes, in either direction.
+
+A body that does not have the length of its head (a filter changed the one and not the other) never leaves as if it had.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from proxy.abi.memory import (
+    CLOSE,
+    END_STREAM,
+    FRAMING_CHUNKED,
+    FRAMING_LENGTH,
+    FRAMING_NONE,
+    HEAD_REQUEST,
+    HTTP_10,
+    REQUEST_HEADERS,
+    UPGRADE,
+    HeadError,
+)
+from proxy.chain import commands
+from proxy.server.stream_state import BY_CHAIN
+
+if TYPE_CHECKING:
+    from proxy.server.exchange import Exchange
+
+
+def send_request_headers(exchange: "Exchange", command: commands.SendRequestHeaders) -> None:
+    """Choose an endpoint and send the head."""
+    if exchange.answered:
+        return
+    memory, region = exchange.memory, exchange.region
+    assert region is not None
+    if memory.live is not region:
+        memory.attach(region)
+    if not exchange.gateway.one_route and memory.edited(REQUEST_HEADERS):
+        exchange.choose_route_again()
+    route = exchange.route
+    if route is None:
+        exchange.answer(404, b"no route matched", "route_not_found", "NR")
+        return
+    flags = END_STREAM | UPGRADE if exchange.upgrade else END_STREAM if command.end_stream else 0
+    try:
+        data, framing, length, _, _ = memory.emit_request(flags)
+    except HeadError as error:
+        exchange.complain("filter wrote a request that cannot be sent", reason=error.reason)
+        exchange.answer(503, b"invalid request", "filter_wrote_invalid_request", "")
+        return
+    if exchange.upgrade:
+        data = with_upgrade(data)
+    exchange.request_head = data
+    exchange.upwards.append(data)
+    if flags:
+        exchange.on_request_sent(route)
+    else:
+        exchange.request_left = length
+        exchange.request_chunked = framing == FRAMING_CHUNKED
+        if exchange.expects_continue:
+            exchange.invite_body()
+    exchange.open_upstream(route)
+
+
+def send_request_data(exchange: "Exchange", command: commands.SendRequestData) -> None:
+    """Frame and pass on a piece of the body."""
+    route = exchange.route
+    if exchange.answered or route is None or exchange.request_sent:
+        return
+    data, out = command.data, exchange.upwards
+    if data:
+        exchange.body_sent = True
+        if exchange.request_chunked:
+            out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            exchange.request_left -= len(data)
+            out.append(data)
+    if command.end_stream and exchange.request_chunked:
+        out.append(b"0\r\n\r\n")
+    elif not exchange.request_chunked and (exchange.request_left < 0 or (command.end_stream and exchange.request_left)):
+        out.clear()
+        exchange.complain("request body does not have the length of its head")
+        exchange.answer(500, b"request length mismatch", "request_length_mismatch", "")
+        return
+    if command.end_stream:
+        exchange.body_sent = True
+        exchange.on_request_sent(route)
+
+
+def send_response_headers(exchange: "Exchange", command: commands.SendResponseHeaders) -> None:
+    """Send the head; from here on the status is out."""
+    if exchange.response_started:
+        return
+    exchange.response_started = True
+    request = exchange.request
+    flags = END_STREAM if command.end_stream else 0
+    if request.method == "HEAD":
+        flags |= HEAD_REQUEST
+    if not request.version[1]:
+        flags |= HTTP_10
+    # What the client still sends of the request has no reader after the response: the connection cannot go on.
+    if not exchange.request_ended or request.should_close or request.upgrade or exchange.downstream.listener.draining:
+        flags |= CLOSE
+    if exchange.upgrade and exchange.upstream is not None:
+        flags |= UPGRADE
+    memory, region = exchange.memory, exchange.region
+    assert region is not None
+    if memory.live is not region:
+        memory.attach(region)
+    try:
+        data, framing, length, status, close = memory.emit_response(flags)
+    except HeadError as error:
+        exchange.complain("filter wrote a response that cannot be sent", reason=error.reason)
+        exchange.refuse(500, "filter_wrote_invalid_response", error.reason)
+        return
+    exchange.info.status = status
+    exchange.response_framing = framing
+    exchange.response_left = length
+    exchange.keep_alive = not close
+    if status == 101:
+        data = with_upgrade(data)
+        exchange.switching = True
+    elif command.end_stream:
+        exchange.response_ended = True
+    exchange.downwards.append(data)
+
+
+def send_response_data(exchange: "Exchange", command: commands.SendResponseData) -> None:
+    """Frame and pass on a piece of the body."""
+    if exchange.response_ended or not exchange.response_started:
+        return
+    data, out = command.data, exchange.downwards
+    size = len(data)
+    framing = exchange.response_framing
+    if framing == FRAMING_CHUNKED:
+        if data:
+            out += (b"%x\r\n" % size, data, b"\r\n")
+        if command.end_stream:
+            out.append(b"0\r\n\r\n")
+    elif framing != FRAMING_NONE:
+        if framing == FRAMING_LENGTH:
+            left = exchange.response_left = exchange.response_left - size
+            if left < 0 or (command.end_stream and left):
+                exchange.complain("response body does not have the length of its head")
+                exchange.flush_down()
+                exchange.reset("response_length_mismatch", "")
+                return
+        if data:
+            out.append(data)
+    exchange.info.bytes_sent += size
+    if command.end_stream:
+        exchange.response_ended = True
+
+
+def pause_request(exchange: "Exchange", command: commands.PauseRequest) -> None:
+    exchange.hold_request(BY_CHAIN)
+
+
+def resume_request(exchange: "Exchange", command: commands.ResumeRequest) -> None:
+    exchange.free_request(BY_CHAIN)
+
+
+def pause_response(exchange: "Exchange", command: commands.PauseResponse) -> None:
+    exchange.hold_response(BY_CHAIN)
+
+
+def resume_response(exchange: "Exchange", command: commands.ResumeResponse) -> None:
+    exchange.free_response(BY_CHAIN)
+
+
+def pause_began(exchange: "Exchange", command: commands.PauseBegan) -> None:
+    """A filter holds the stream up: it has so long."""
+    exchange.pausing = exchange.gateway.pause_deadlines(command.seconds)
+    exchange.pausing.start(exchange)
+
+
+def pause_ended(exchange: "Exchange", command: commands.PauseEnded) -> None:
+    """It holds it no longer."""
+    if exchange.pausing is not None:
+        exchange.pausing.stop(exchange)
+        exchange.pausing = None
+
+
+def answer_locally(exchange: "Exchange", command: commands.AnswerLocally) -> None:
+    """The response comes from the chain: the upstream has no more say."""
+    exchange.answered = True
+    exchange.info.details = command.details or exchange.info.details
+    exchange.drop_upstream()
+
+
+def reset_downstream(exchange: "Exchange", command: commands.Reset) -> None:
+    """The chain cannot finish what it began."""
+    exchange.flush_down()
+    exchange.reset(command.details or exchange.info.details or "filter_reset", exchange.info.flags)
+
+
+def with_upgrade(head: bytes) -> bytes:
+    """The Upgrade field belongs to the hop (RFC 9110 7.8): whatever happened to it in the chain, it goes out."""
+    if b"\r\nupgrade: " in head:
+        return head
+    return head[:-2] + b"upgrade: websocket\r\n\r\n"
+
+
+ACTIONS: dict[type, Callable[["Exchange", Any], None]] = {
+    commands.SendRequestHeaders: send_request_headers,
+    commands.SendRequestData: send_request_data,
+    commands.SendResponseHeaders: send_response_headers,
+    commands.SendResponseData: send_response_data,
+    commands.PauseRequest: pause_request,
+    commands.ResumeRequest: resume_request,
+    commands.PauseResponse: pause_response,
+    commands.ResumeResponse: resume_response,
+    commands.PauseBegan: pause_began,
+    commands.PauseEnded: pause_ended,
+    commands.AnswerLocally: answer_locally,
+    commands.Reset: reset_downstream,
+}
