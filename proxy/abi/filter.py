@@ -97,6 +97,9 @@ class StreamFilter(Protocol):
     def fails_open(self) -> bool:
         """Its on_failure: go on without it."""
 
+    def overflowed(self, direction: int) -> None:
+        """It asked for all of a body that is larger than it may hold: to be logged and counted."""
+
     def overdue(self) -> None:
         """It has held the stream longer than it may: to be logged and counted."""
 

@@ -131,7 +131,9 @@ class AllowedHosts:
             if self.allows(target):
                 return target
         denied = Target(schemes[0], host, DEFAULT_PORTS[schemes[0]] if port is None else port)
-        raise DeniedError(f"the host {show(denied.entry)} is not allowed", denied.entry)
+        # Do not offer to paste what leads inside: an operator has to mean that.
+        inside = denied.address is not None and classify(denied.address) is not None
+        raise DeniedError(f"the host {show(denied.entry)} is not allowed", "" if inside else denied.entry)
 
     def allows(self, target: Target) -> bool:
         """Whether an entry has this scheme, host and port."""

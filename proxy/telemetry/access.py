@@ -56,7 +56,8 @@ class AccessLog:
             f'"status":{info.status},"details":{quoted(cut(info.details))},"flags":{quoted(info.flags)},'
             f'"bytes_received":{info.bytes_received},"bytes_sent":{info.bytes_sent},'
             f'"duration_ms":{duration * 1e3:.3f},"upstream_ms":{info.upstream_seconds * 1e3:.3f},'
-            f'"filters_ms":{info.filter_seconds * 1e3:.3f}}}'
+            f'"filters_ms":{info.filter_seconds * 1e3:.3f}'
+            + (f',"filter":{quoted(info.answered_by)}}}' if info.answered_by else "}")
         )
 
     def write_console(self, info: StreamInfo, duration: float) -> None:
@@ -79,4 +80,5 @@ class AccessLog:
             duration_ms=round(duration * 1e3, 3),
             upstream_ms=round(info.upstream_seconds * 1e3, 3),
             filters_ms=round(info.filter_seconds * 1e3, 3),
+            **({"filter": info.answered_by} if info.answered_by else {}),
         )

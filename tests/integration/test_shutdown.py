@@ -18,9 +18,9 @@ Guest = Callable[[str], Path]
 @pytest.mark.parametrize(
     ("mode", "said", "least", "most"),
     [
-        ("at once", ["done: at once", "delete"], 0.0, 1.0),
-        ("later", ["done: later", "answered, proxy_done: 0, again: 1", "delete"], 0.0, 1.0),
-        ("never", ["done: never", "delete"], 1.0, 2.5),
+        ("at once", ["done: at once", "delete"], 0.0, 1.9),
+        ("later", ["done: later", "answered, proxy_done: 0, again: 1", "delete"], 0.0, 1.9),
+        ("never", ["done: never", "delete"], 2.0, 4.5),
     ],
 )
 async def test_roots_are_told_and_may_end_their_work(
@@ -28,7 +28,7 @@ async def test_roots_are_told_and_may_end_their_work(
 ) -> None:
     """One that is not done has what is left of the grace; its calls are still made and answered."""
     filters = [filter_of(guest("done"), "done", mode, capabilities={"allowed_hosts": ["cluster:service"]})]
-    async with Gateway(filters, {"service": service.port}, shutdown_grace="1s") as gateway:
+    async with Gateway(filters, {"service": service.port}, shutdown_grace="2s") as gateway:
         assert (await gateway.get())[0] == 200
         await gateway.until(lambda: gateway.said("done"))
         start = time.monotonic()

@@ -201,7 +201,7 @@ EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 fro
 EXPORT(proxy_get_header_map_size) u32 proxy_get_header_map_size(u32 m, u32 out) {
   forbidden();
   if (m >= MAPS) return failed(BAD_ARGUMENT, F_GET_MAP_SIZE);
-  map *M = m < GRPC_INITIAL && call.phase != PHASE_LOG ? readable(m) : 0;
+  map *M = m >= GRPC_INITIAL ? 0 : call.phase == PHASE_LOG ? writable(m) : readable(m);
   return failed(M ? guest_store(out, M->bytes) : BAD_ARGUMENT, F_GET_MAP_SIZE);
 }
 

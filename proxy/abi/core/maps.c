@@ -135,13 +135,14 @@ void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len) {
 }
 
 void map_join_value(map *M, u32 i, u32 value, u32 value_len) {
-  u32 old_len = AT(entry, M->entries)[i].value_len, size = old_len + 1 + value_len;
+  u32 old_len = AT(entry, M->entries)[i].value_len, comma = old_len > 0, size = old_len + comma + value_len;
+  if (!value_len) return; /* nothing is joined to nothing (Envoy) */
   ensure(size);
   entry *e = AT(entry, M->entries) + i;
   u32 at = take(e->value, old_len);
-  *AT(u8, stream.head.top++) = ',';
+  if (comma) *AT(u8, stream.head.top++) = ',';
   take(value, value_len);
-  e->value = at, e->value_len = size, M->bytes += 1 + value_len;
+  e->value = at, e->value_len = size, M->bytes += comma + value_len;
 }
 
 void map_remove_at(map *M, u32 i) {

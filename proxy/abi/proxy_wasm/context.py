@@ -69,7 +69,7 @@ NAMES: Final = {  # FINISH stands for log, done and delete, which are one crossi
     ON_REQUEST_BODY: "proxy_on_request_body",
     ON_RESPONSE_HEADERS: "proxy_on_response_headers",
     ON_RESPONSE_BODY: "proxy_on_response_body",
-    FINISH: "proxy_on_log",
+    FINISH: "proxy_on_log, _done, _delete",
     ON_VM_START: "proxy_on_vm_start",
     ON_CONFIGURE: "proxy_on_configure",
     ON_TICK: "proxy_on_tick",
@@ -168,7 +168,19 @@ class StreamContext:
         seconds = self.pause_seconds
         self.plugin.failed("pause", "pause", f"held a stream for {seconds:g} s", self.stream, 0)
 
+    def overflowed(self, direction: int) -> None:
+        what, limit = ("request", "response")[direction], self.body_limit
+        self.plugin.failed(
+            "pause", "body_buffer", f"held more of a {what} body than limits.body_buffer, {limit} bytes", self.stream, 0
+        )
+
+    def idle(self) -> int:
+        """Instead of a callback that the filter does not have."""
+        return FAILED if self.down and not self.plugin.settings.fail_open else 0
+
     def request_headers(self, end_stream: bool) -> int:
+        if not self.plugin.has_request_headers:
+            return self.idle()
         self.window |= OPEN_REQUEST
         result = self.call(END_REQUEST if end_stream else ON_REQUEST_HEADERS, 0)
         if not result & STAYS_OPEN:
@@ -176,6 +188,8 @@ class StreamContext:
         return result
 
     def response_headers(self, end_stream: bool) -> int:
+        if not self.plugin.has_response_headers:
+            return self.idle()
         self.window |= OPEN_RESPONSE
         result = self.call(END_RESPONSE if end_stream else ON_RESPONSE_HEADERS, 0)
         if not result & STAYS_OPEN:
@@ -265,7 +279,8 @@ class StreamContext:
             if plugin.tracks_contexts:
                 plugin.slot.contexts.pop(self.id, None)
             return
-        self.window = self.window & CREATE | LOG_MAPS | LOG_PHASE
+        # A window that was never closed (the stream was answered, or ended in a pause) is open to on_log as well.
+        self.window = self.window & (CREATE | OPEN_REQUEST | OPEN_RESPONSE) | LOG_MAPS | LOG_PHASE
         self.call(FINISH, 0)
         if plugin.tracks_contexts:
             plugin.slot.contexts.pop(self.id, None)

@@ -7,6 +7,7 @@ Names come from an untrusted file: they are shown escaped and cut, and are for p
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,7 @@ from proxy.wasm.module import LARGEST_MODULE, FunctionType, Import, Module, Modu
 
 LONGEST_SHOWN = 120  # characters of a name
 MOST_LISTED = 20  # names in one problem
+MISSPELT = 0.8  # likeness (difflib's) from which a name is taken for another, misspelt
 DEFAULT_MEMORY = 16 << 20  # bytes, the default of a filter's `memory`
 
 Group = Literal["host", "wasi", "environment", "unknown"]
@@ -304,7 +306,8 @@ def is_callback(name: str) -> bool:
 def described(name: str, type_: FunctionType, version: str | None) -> ExportedCallback:
     known = CALLBACKS_BY_VERSION[version or "0.2.1"]
     if name not in CALLBACKS:
-        why = "is not a callback of the ABI"
+        near = get_close_matches(name, known, 1, MISSPELT)
+        why = "is not a callback of the ABI" + (f"; did you mean {near[0]}?" if near else "")
     elif name not in known:
         why = f"does not exist in ABI {version}"
     elif as_signature(type_) != known[name]:

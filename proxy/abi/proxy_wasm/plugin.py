@@ -15,6 +15,8 @@ from proxy.abi.proxy_wasm.services import Grpc, Http
 from proxy.abi.proxy_wasm.settings import BODY_GROWTH, LEVEL_NUMBERS, LEVELS, Allowance, Settings
 from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.abi.proxy_wasm.vm import (
+    FINISH,
+    ON_CONTEXT_CREATE,
     ON_DELETE,
     ON_DONE,
     ON_LOG,
@@ -68,7 +70,13 @@ class Plugin:
         self.fuel = settings.fuel
         self.fuel_used = instruments.fuel
         self.seconds = instruments.seconds
-        self.calls = {operation: instruments.calls(name) for operation, name in NAMES.items()}
+        self.calls = {
+            operation: instruments.calls(name)
+            for operation, name in NAMES.items()
+            if self.has(operation) or (operation == FINISH and self.callbacks.finish) or operation == ON_CONTEXT_CREATE
+        }
+        self.has_request_headers = self.callbacks.request_headers
+        self.has_response_headers = self.callbacks.response_headers
         self.errors: dict[tuple[str, str], Any] = {}
 
     def has(self, operation: int) -> bool:

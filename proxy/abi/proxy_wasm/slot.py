@@ -51,6 +51,7 @@ from proxy.wasm.fault import GuestFault
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MOST: Final = 60.0
 """Seconds until a VM that keeps failing is built again; doubled each time, with jitter."""
+FIRST_REBUILD_SECONDS: Final = 0.05
 HEALTHY_AFTER: Final = 10.0
 """A VM that lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
 
@@ -72,12 +73,17 @@ class Effect(NamedTuple):
 
 
 class StartError(Exception):
-    """A filter did not start: its VM failed, or it refused its configuration. `lines` are what it logged."""
+    """A filter did not start: its VM failed, or it refused its configuration.
 
-    def __init__(self, reason: str, lines: Sequence[str]) -> None:
+    `reason` is for people and begins with the callback; `cause` is the fault's reason, "" for a refusal; `lines` are what it
+    logged.
+    """
+
+    def __init__(self, reason: str, lines: Sequence[str], cause: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.lines = lines
+        self.cause = cause
 
 
 class VmSlot:
@@ -114,6 +120,8 @@ class VmSlot:
         self.backoff = 0.0
         self.built_at = 0.0
         self.last_fault = ""
+        self.starting = ""
+        """What runs of a start."""
 
     def start(self) -> None:
         """Build the VM and start every root in it, in order. Raises StartError."""
@@ -130,6 +138,7 @@ class VmSlot:
         self.built_at = time.monotonic()
         first = self.roots[0]
         self.running = first
+        self.starting = self.compiled.start_export or "start"
         region = self.memory.begin_empty()
         try:
             first.plugin.metrics.forget_ids()
@@ -140,7 +149,8 @@ class VmSlot:
         except GuestFault as fault:
             self.running.plugin.drain_logs(None, "start")
             self.bury(vm)
-            raise StartError(f"{fault.reason}: {fault.message}", self.running.plugin.last_lines) from None
+            reason = f"{self.starting}: {fault.reason}: {fault.message}"
+            raise StartError(reason, self.running.plugin.last_lines, fault.reason) from None
         except StartError:
             self.bury(vm)
             raise
@@ -156,6 +166,7 @@ class VmSlot:
         fuel = settings.start_fuel
         size = len(root.configuration)
         vm.expose(PLUGIN_CONFIGURATION, root.address, size)
+        self.starting = "proxy_on_context_create"
         vm.enter(plugin.record, root.id, ON_CONTEXT_CREATE | CREATE | BUFFERS_SET, 0, fuel)
         for operation, name, length in (
             (ON_VM_START, "proxy_on_vm_start", len(settings.vm_configuration)),
@@ -163,6 +174,7 @@ class VmSlot:
         ):
             if not plugin.has(operation):
                 continue
+            self.starting = name
             if operation == ON_VM_START:
                 vm.expose(VM_CONFIGURATION, 0, 0)
             else:
@@ -199,16 +211,15 @@ class VmSlot:
     def died(self) -> None:
         """The VM had a fault: throw it away, and say when it may be built again."""
         now = time.monotonic()
-        ticked = any(root.tick_seconds for root in self.roots)
         if self.vm is not None:
             self.bury(self.vm)
         if now - self.built_at >= HEALTHY_AFTER:
             self.backoff = 0.0
         self.rebuild_at = now + self.backoff * random.uniform(0.8, 1.2)
         self.backoff = min(2 * self.backoff, BACKOFF_MOST) or BACKOFF_FIRST
-        if ticked and self.services.later is not None:
-            # It works without streams too: do not wait for one.
-            self.services.later(max(self.rebuild_at - now, 0.001), self.live)
+        if self.services.later is not None:
+            # Not only when a stream asks for it: it may work without streams, and /ready should not wait for one.
+            self.services.later(max(self.rebuild_at - now, FIRST_REBUILD_SECONDS), self.live)
 
     def live(self) -> Vm | None:
         """The VM for a new stream, built anew if it is time; None: it is down."""

@@ -71,8 +71,9 @@ def edited(pairs: Pairs, edit: Edit) -> Pairs:
     name = folded(name, map_)
     if what == ADD:
         at = next((i for i, pair in enumerate(pairs) if pair[0] == name), None)
-        if at is not None and (name[:1] == b":" or (map_ == 0 and name in INLINE)):
-            return [*pairs[:at], (name, pairs[at][1] + b"," + value), *pairs[at + 1 :]]
+        if at is not None and map_ == 0 and (name[:1] == b":" or name in INLINE):
+            joined = b",".join(text for text in (pairs[at][1], value) if text)  # nothing is joined to nothing
+            return [*pairs[:at], (name, joined), *pairs[at + 1 :]]
         return inserted(pairs, name, value)
     left = [pair for pair in pairs if pair[0] != name]
     return inserted(left, name, value) if what == REPLACE else left

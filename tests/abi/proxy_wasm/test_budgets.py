@@ -319,13 +319,13 @@ def starting(body, export="_initialize", signature=""):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (starting("(loop $l (br $l))"), "fuel"),
-        (starting("unreachable"), "trap"),
-        (starting("unreachable", "_start"), "trap"),
+        (starting("(loop $l (br $l))"), "^_initialize: fuel"),
+        (starting("unreachable"), "^_initialize: trap"),
+        (starting("unreachable", "_start"), "^_start: trap"),
         (starting("(i32.const 0)", "proxy_on_configure", "(param i32 i32) (result i32)"), "proxy_on_configure returned false"),
         (starting("(i32.const 0)", "proxy_on_vm_start", "(param i32 i32) (result i32)"), "proxy_on_vm_start returned false"),
-        (starting("unreachable", "proxy_on_configure", "(param i32 i32) (result i32)"), "trap"),
-        (starting("unreachable", "proxy_on_context_create", "(param i32 i32)"), "trap"),
+        (starting("unreachable", "proxy_on_configure", "(param i32 i32) (result i32)"), "^proxy_on_configure: trap"),
+        (starting("unreachable", "proxy_on_context_create", "(param i32 i32)"), "^proxy_on_context_create: trap"),
         (f"(module {PRELUDE} (start 2) (func unreachable))", "trap"),
         (f"(module {PRELUDE} (start 2) (func (loop $l (br $l))))", "fuel"),
         (f'(module {PRELUDE} (data (i32.const 65536) "x"))', "trap"),
