@@ -2,18 +2,18 @@
 
 import asyncio
 import ipaddress
-import signal
 
 from aiohttp import web
 
 from proxy.admin.app import make_app
 from proxy.admin.workers import Workers
+from proxy.server.process import STOP_NOW
 from proxy.server.supervisor import AdminContext
 from proxy.telemetry import logging as logs
 
 
 def main(context: AdminContext) -> int:
-    """Serve the pages until SIGTERM; gives the process's exit status."""
+    """Serve the pages until STOP_NOW; gives the process's exit status."""
     return asyncio.run(serve(context))
 
 
@@ -21,7 +21,7 @@ async def serve(context: AdminContext) -> int:
     loop = asyncio.get_running_loop()
     logs.output.writer.attach(loop)
     stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(STOP_NOW, stopping.set)
     workers = Workers(context.scoreboard, context.control_directory)
     host = context.socket.getsockname()[0]
     app = make_app(workers, context.config.redacted(), ipaddress.ip_address(host).is_loopback)

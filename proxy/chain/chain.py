@@ -23,6 +23,7 @@ from proxy.chain.commands import (
     REQUEST,
     AnswerLocally,
     Command,
+    Pairs,
     PauseBegan,
     PauseEnded,
     Reset,
@@ -136,6 +137,7 @@ class Chain:
             path = self.request if hold in self.request.holds.values() else self.response
             path.resume(hold.filter)
         else:
+            self.info.answered_by = hold.filter.name
             self.answer(LocalReply(503, PAUSE_TIMEOUT, b"", (), UNAVAILABLE), None)
         self.settle()
 
@@ -171,6 +173,7 @@ class Chain:
         if self.finished:
             return
         self.memory.attach(self.region)
+        self.info.answered_by = filter_.name
         self.answer(reply, filter_ if filter_.down else None)
         self.settle()
         if self.outbox:
@@ -181,6 +184,10 @@ class Chain:
         self.abort(CLOSE_STREAM)
         if self.outbox:
             self.wake()
+
+    def head(self, direction: int) -> Pairs:
+        """The head of a direction as it stands."""
+        return self.memory.pairs(REQUEST_HEADERS if direction == REQUEST else RESPONSE_HEADERS)
 
     def holds(self, filter_: StreamFilter) -> bool:
         return any(path.hold_of(filter_) is not None for path in (self.request, self.response))
@@ -200,10 +207,12 @@ class Chain:
     def attend(self, path: Path, filter_: StreamFilter, result: int) -> bool:
         """What a callback on `path` asked of the chain beside its action. True: the walk on `path` is over."""
         if result & FAILED:
+            self.info.answered_by = filter_.name
             self.answer(LocalReply(503, FAIL_STREAM, b"", (), UNAVAILABLE), filter_)
             return True
         if result & LOCAL_REPLY and filter_.local_reply is not None:
             reply, filter_.local_reply = filter_.local_reply, None
+            self.info.answered_by = filter_.name
             self.answer(reply, None)
             return True
         if result & (CLOSE_REQUEST | CLOSE_RESPONSE):

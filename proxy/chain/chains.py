@@ -26,14 +26,16 @@ from proxy.upstream.grpc_callout import GrpcCallouts
 
 
 class FilterStartError(Exception):
-    """A filter did not start. `filter` is its place in the config, `lines` are the last that it logged."""
+    """A filter did not start. `filter` is its place in the config, `lines` are the last that it logged; `cause` is the
+    fault's reason, "" if it refused its configuration."""
 
-    def __init__(self, filter_: int, name: str, reason: str, lines: Sequence[str]) -> None:
+    def __init__(self, filter_: int, name: str, reason: str, lines: Sequence[str], cause: str = "") -> None:
         said = f"; it logged: {' | '.join(lines)}" if lines else ""
         super().__init__(f"filter {name} did not start: {reason}{said}")
         self.filter = filter_
         self.reason = reason
         self.lines = lines
+        self.cause = cause
 
 
 class Opens(Protocol):
@@ -113,7 +115,8 @@ class Chains:
                 slot.start()
             except StartError as error:
                 failed = slot.running.plugin
-                raise FilterStartError(self.plugins.index(failed), failed.name, error.reason, error.lines) from None
+                place = self.plugins.index(failed)
+                raise FilterStartError(place, failed.name, error.reason, error.lines, error.cause) from None
         self.telemetry.registry.before_snapshot(self.refresh)
 
     def plugin(self, loader: Loader, prepared: PreparedFilter) -> Plugin:

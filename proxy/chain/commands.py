@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 from typing import Final
 
+Pairs = list[tuple[bytes, bytes]]
+
 
 @dataclass(slots=True)
 class SendRequestHeaders:
-    """The request's head is final: emit it to the upstream side."""
+    """The request's head is final: emit it to the upstream side.
+
+    `pairs`: the head as it was when it left the chain, if filters may have edited the map since: what was held left with
+    body callbacks behind it. None: as it stands.
+    """
 
     end_stream: bool
+    pairs: Pairs | None = None
 
 
 @dataclass(slots=True)
@@ -21,9 +28,10 @@ class SendRequestData:
 
 @dataclass(slots=True)
 class SendResponseHeaders:
-    """The response's head is final: emit it to the client."""
+    """The response's head is final: emit it to the client. `pairs`: as for the request's."""
 
     end_stream: bool
+    pairs: Pairs | None = None
 
 
 @dataclass(slots=True)
@@ -99,8 +107,8 @@ Command = (
 )
 
 # Ready made, by end_stream: nobody changes a command.
-REQUEST_HEADERS: Final = SendRequestHeaders(False), SendRequestHeaders(True)
-RESPONSE_HEADERS: Final = SendResponseHeaders(False), SendResponseHeaders(True)
+SEND_REQUEST_HEADERS: Final = SendRequestHeaders(False), SendRequestHeaders(True)
+SEND_RESPONSE_HEADERS: Final = SendResponseHeaders(False), SendResponseHeaders(True)
 
 REQUEST: Final = 0
 RESPONSE: Final = 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.abi.memory import Region, StreamMemory
 from proxy.chain.chain import Chain
-from proxy.chain.commands import REQUEST_HEADERS, RESPONSE_HEADERS, SendRequestData, SendResponseData
+from proxy.chain.commands import SEND_REQUEST_HEADERS, SEND_RESPONSE_HEADERS, SendRequestData, SendResponseData
 from proxy.telemetry.stream import StreamInfo
 
 
@@ -22,7 +22,7 @@ class EmptyChain(Chain):
         self.response_begun = False
 
     def request_headers(self, end_stream: bool) -> None:
-        self.outbox.append(REQUEST_HEADERS[end_stream])
+        self.outbox.append(SEND_REQUEST_HEADERS[end_stream])
 
     def request_data(self, data: bytes, end_stream: bool) -> None:
         if data or end_stream:
@@ -30,7 +30,7 @@ class EmptyChain(Chain):
 
     def response_headers(self, end_stream: bool) -> None:
         self.response_begun = True
-        self.outbox.append(RESPONSE_HEADERS[end_stream])
+        self.outbox.append(SEND_RESPONSE_HEADERS[end_stream])
 
     def response_data(self, data: bytes, end_stream: bool) -> None:
         if data or end_stream:

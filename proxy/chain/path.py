@@ -37,16 +37,18 @@ from proxy.abi.filter import (
 )
 from proxy.chain.commands import (
     REQUEST,
-    REQUEST_HEADERS,
     RESPONSE,
-    RESPONSE_HEADERS,
+    SEND_REQUEST_HEADERS,
+    SEND_RESPONSE_HEADERS,
     Command,
     PauseRequest,
     PauseResponse,
     ResumeRequest,
     ResumeResponse,
     SendRequestData,
+    SendRequestHeaders,
     SendResponseData,
+    SendResponseHeaders,
 )
 
 if TYPE_CHECKING:
@@ -159,7 +161,12 @@ class Path:
             return
         self.reached = len(filters)
         self.sent = True
-        self.emit(self.headers_command(end))
+        if start and not end:
+            # Of what was held more follows before the head is emitted; what filters edit then is not to be seen in it.
+            pairs = self.chain.head(self.direction)
+            self.emit(SendRequestHeaders(end, pairs) if self.direction == REQUEST else SendResponseHeaders(end, pairs))
+        else:
+            self.emit(self.headers_command(end))
         if end:
             self.ended()
 
@@ -192,7 +199,7 @@ class Path:
                     buffered = True
                     too_large = len(hold.data) + len(data) > filter_.body_limit
                     if too_large and self.overflows_unseen:
-                        self.overflow()
+                        self.overflow(filter_)
                         return
                     hold.data += data
                     data = bytes(hold.data)
@@ -202,7 +209,7 @@ class Path:
                 if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
                     return
                 if too_large:
-                    self.overflow()
+                    self.overflow(filter_)
                     return
                 action = 0 if result & self.continued else result & ACTION
                 if action:
@@ -232,7 +239,7 @@ class Path:
         if action == PAUSE:
             hold.stop = Stop.BUFFER
             if len(hold.data) > filter_.body_limit:
-                self.overflow()
+                self.overflow(filter_)
                 return
         else:
             hold.stop = Stop.WATERMARK if action == WATERMARK_ACTION else Stop.DROP
@@ -297,7 +304,7 @@ class Path:
             return
         hold.data[:] = data
         if hold.stop is Stop.BUFFER and len(data) > filter_.body_limit:
-            self.overflow()
+            self.overflow(filter_)
         else:
             self.check_watermark(hold)
 
@@ -322,7 +329,7 @@ class Path:
         if self.over == int(over):
             self.emit(self.reading_command(stop=over))
 
-    def overflow(self) -> None:
+    def overflow(self, filter_: StreamFilter) -> None:
         """A filter asked for all of a body that is larger than it may hold."""
         raise NotImplementedError
 
@@ -342,7 +349,7 @@ class RequestPath(Path):
         return filter_.request_body(data, end)
 
     def headers_command(self, end: bool) -> Command:
-        return REQUEST_HEADERS[end]
+        return SEND_REQUEST_HEADERS[end]
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendRequestData(data, end)
@@ -350,7 +357,9 @@ class RequestPath(Path):
     def reading_command(self, stop: bool) -> Command:
         return PauseRequest() if stop else ResumeRequest()
 
-    def overflow(self) -> None:
+    def overflow(self, filter_: StreamFilter) -> None:
+        filter_.overflowed(self.direction)
+        self.chain.info.answered_by = filter_.name
         self.chain.answer(LocalReply(413, "request_payload_too_large", b"Payload Too Large", (), None), None)
 
 
@@ -369,7 +378,7 @@ class ResponsePath(Path):
         return filter_.response_body(data, end)
 
     def headers_command(self, end: bool) -> Command:
-        return RESPONSE_HEADERS[end]
+        return SEND_RESPONSE_HEADERS[end]
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendResponseData(data, end)
@@ -382,5 +391,7 @@ class ResponsePath(Path):
         self.closed = True
         self.chain.request.close()
 
-    def overflow(self) -> None:
+    def overflow(self, filter_: StreamFilter) -> None:
+        filter_.overflowed(self.direction)
+        self.chain.info.answered_by = filter_.name
         self.chain.answer(LocalReply(500, "response_payload_too_large", b"Internal Server Error", (), None), None)

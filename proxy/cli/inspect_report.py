@@ -25,7 +25,7 @@ def lines(name: str, found: Inspection) -> Iterator[str]:
     yield field("size", f"{show_size(found.size)}, SHA-256 {found.sha256}")
     if found.kind == "component":
         yield field("kind", "component")
-        yield from section("would not load", check_limits(found, FilterLimits()))
+        yield from section("would not load", refusals(found))
         return
     markers = f" (exports {', '.join(found.abi_markers)})" if found.abi_markers else ""
     yield field("ABI", f"proxy-wasm {found.abi_version}{markers}" if found.abi_version else "none that is known")
@@ -45,7 +45,12 @@ def lines(name: str, found: Inspection) -> Iterator[str]:
     yield from section("callbacks", (callback.name for callback in found.callbacks))
     yield from section("callbacks that are never called", map(unreachable, found.unreachable))
     yield from section("grants it will need", (f"{grant.grant}: {grant.because}" for grant in found.grants))
-    yield from section("would not load", check_limits(found, FilterLimits(), default_memory()))
+    yield from section("would not load", refusals(found))
+
+
+def refusals(found: Inspection) -> list[str]:
+    """Why it would not load under the default limits; empty if it would."""
+    return check_limits(found, FilterLimits(), default_memory())
 
 
 def default_memory() -> int:

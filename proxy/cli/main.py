@@ -109,7 +109,7 @@ def inspect(file: Path, as_json: bool) -> None:
     """Say what a filter's file is, without running it.
 
     ABI version, language and SDK, imports and callbacks, callbacks that no host will ever call, memory, the grants it
-    will need, and what would keep it from loading under the default limits.
+    will need, and what would keep it from loading under the default limits: exit status 2 if anything would.
 
     \b
     Example:
@@ -125,14 +125,16 @@ def inspect(file: Path, as_json: bool) -> None:
     except ModuleError as error:
         mend = "" if ";" in str(error) else "; write the path of a .wasm file"
         fail([f"{file}: {error}{mend}"])
+    from proxy.cli.inspect_report import refusals, report
+
     if as_json:
         import json
 
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:
-        from proxy.cli.inspect_report import report
-
         click.echo(report(str(file), found), nl=False)
+    if refusals(found):
+        sys.exit(EXIT_WRONG)
 
 
 @main.command()

@@ -9,7 +9,6 @@ import ipaddress
 import os
 import re
 import stat
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from proxy.config import units
 from proxy.config.problem import WrongValueError, show
+from proxy.config.regex import RegexError, compile_regex
 from proxy.config.secrets import Secret
 
 REFERENCE_PATTERN = r"\$\{(env|file):[^}]+\}"
@@ -72,10 +72,17 @@ def quantity(
     pattern: str,
     least: float,
     most: float | None = None,
+    unit: str | None = None,
 ) -> Scalar:
-    """A number with a unit, at least `least` and at most `most` seconds, bytes or events per second."""
+    """A number with a unit, at least `least` and at most `most` seconds, bytes or events per second.
+
+    `unit` is the one that a bare number most likely lacks.
+    """
 
     def read(value: object, place: Place | None) -> float:
+        bare = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and place is not None)
+        if unit and bare and not isinstance(value, Secret) and re.fullmatch(r"[0-9]{1,18}", str(value)):
+            raise WrongValueError(f"{show(value)} has no unit", f"write {value}{unit}")
         if isinstance(value, str):
             amount = parse(value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and (place is None or kind == "rate"):
@@ -94,7 +101,9 @@ def quantity(
 
 
 def duration(example: str, least: float = 0.000001) -> Scalar:
-    return quantity("duration", example, units.parse_duration, units.format_duration, units.DURATION_PATTERN, least)
+    unit = example.lstrip("0123456789.")
+    parse, write = units.parse_duration, units.format_duration
+    return quantity("duration", example, parse, write, units.DURATION_PATTERN, least, unit=unit)
 
 
 def size(example: str, least: int = 1, most: int | None = None) -> Scalar:
@@ -102,6 +111,7 @@ def size(example: str, least: int = 1, most: int | None = None) -> Scalar:
 
 
 Duration = Annotated[float, duration("10s")]
+Deadline = Annotated[float, duration("25ms")]
 Size = Annotated[int, size("16MiB")]
 Memory = Annotated[int, size("16MiB", 64 << 10, 4 << 30)]
 LineSize = Annotated[int, size("8KiB", 256, 1 << 20)]
@@ -251,12 +261,12 @@ HeaderName = Annotated[str, Scalar(read_header_name, {"type": "string", "pattern
 def read_regex(value: object, place: Place | None) -> str:
     pattern = as_text(value, "a regular expression", "/v[0-9]+/.*")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about syntax that later Pythons may read otherwise
-            re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        why = f": {error}" if isinstance(error, re.error) and not isinstance(value, Secret) else ""
+        compile_regex(pattern)
+    except RegexError as error:
+        why = "" if isinstance(value, Secret) else f": {error}"
         raise WrongValueError(
-            f"{show(value)} is not a regular expression{why}", "write one such as /v[0-9]+/.*"
+            f"{show(value)} is not a regular expression of RE2{why}",
+            "write one such as /v[0-9]+/.*, without backreferences and lookaround",
         ) from None
     return str(pattern)
 

@@ -302,7 +302,7 @@ class Filter(Model):
     vm_config: fields.FilterConfig = optional(None, "The VM's config, written as `config` is.", {"seed": 1})
     fuel: fields.Fuel = optional(5_000_000, "Units of work per callback, about one per instruction.")
     memory: fields.Memory = optional("16MiB", "Largest linear memory.")
-    deadline: Duration = optional("25ms", "Wall time per callback.")
+    deadline: fields.Deadline = optional("25ms", "Wall time per callback.")
     on_failure: Annotated[Literal["closed", "open"], Choice()] = optional(
         "closed", "When a callback fails: answer 503, or pass the request on without this filter."
     )

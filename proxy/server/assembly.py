@@ -57,6 +57,11 @@ def start_filters(config: Config) -> list[Problem]:
 
 def start_problem(config: Config, error: FilterStartError) -> Problem:
     """Where and why a filter did not start."""
-    return config.problem(
-        ("filters", error.filter), str(error), "mend the filter or its config; limits.start_fuel and start_deadline bound the start"
-    )
+    match error.cause:
+        case "":
+            mend = "mend the filter's config"
+        case "fuel" | "deadline" as budget:
+            mend = f"mend the filter or its config, or raise limits.start_{budget}"
+        case _:
+            mend = "mend the filter or its config"
+    return config.problem(("filters", error.filter), str(error), mend)

@@ -627,8 +627,11 @@ class Listener:
         await self.empty.wait()
 
     def cut(self) -> None:
-        """Close what is still open."""
+        """Close what is still open: the grace of the shutdown is over."""
         for connection in self.server.connections:
+            exchange = cast(Connection, connection).exchange
+            if exchange is not None:
+                exchange.reset("shutdown_grace_expired", "")  # else it would look as if the client had gone
             cast(Connection, connection).cut()
 
     def opened(self) -> None:

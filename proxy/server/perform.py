@@ -15,6 +15,7 @@ from proxy.abi.memory import (
     HEAD_REQUEST,
     HTTP_10,
     REQUEST_HEADERS,
+    RESPONSE_HEADERS,
     UPGRADE,
     HeadError,
 )
@@ -33,6 +34,8 @@ def send_request_headers(exchange: "Exchange", command: commands.SendRequestHead
     assert region is not None
     if memory.live is not region:
         memory.attach(region)
+    if command.pairs is not None:
+        memory.set_pairs(REQUEST_HEADERS, command.pairs)
     if not exchange.gateway.one_route and memory.edited(REQUEST_HEADERS):
         exchange.choose_route_again()
     route = exchange.route
@@ -105,6 +108,8 @@ def send_response_headers(exchange: "Exchange", command: commands.SendResponseHe
     assert region is not None
     if memory.live is not region:
         memory.attach(region)
+    if command.pairs is not None:
+        memory.set_pairs(RESPONSE_HEADERS, command.pairs)
     try:
         data, framing, length, status, close = memory.emit_response(flags)
     except HeadError as error:

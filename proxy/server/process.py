@@ -11,6 +11,9 @@ from proxy.telemetry.logging import get_logger, output
 log = get_logger("process")
 
 PR_SET_PDEATHSIG = 1
+STOP_NOW = signal.SIGUSR1
+"""What the supervisor alone sends its children: end at once. SIGTERM may reach them from elsewhere and more than once (a
+service manager, `timeout`), so it never means that. Unlike SIGQUIT it leaves no core where nobody handles it."""
 EXIT_CRASH = 1
 EXIT_START_FAILED = 3
 """A child's exit status when it could not start and its successor could not either: a filter that does not load ..."""
@@ -21,8 +24,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 def fork(body: Callable[[], int]) -> int:
     """Fork a child that runs `body` and exits with what it returns; gives the child's pid.
 
-    The child ignores SIGINT (a terminal sends it to all processes; the supervisor alone decides), has SIGTERM's default
-    action until it sets its own, and is killed when the supervisor dies, however that happens.
+    The child ignores SIGINT (a terminal sends it to all processes; the supervisor alone decides), has the default action
+    of SIGTERM and STOP_NOW until it sets its own, and is killed when the supervisor dies, however that happens.
     """
     parent = os.getpid()
     output.writer.flush()

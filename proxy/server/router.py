@@ -4,7 +4,7 @@ The first route that matches wins. A route matches if all of its conditions hold
 
 - `path`: the path, up to a query or fragment, is this text. `prefix`: it begins with this text, letter for letter, as
   Envoy's prefix does: `/api` takes `/api`, `/api/x` and `/apix` too; write `/api/` to end at the slash. `regex`: the
-  expression matches the whole path, as Envoy's safe_regex does. All three are case-sensitive and decode nothing. Paths
+  expression (RE2) matches the whole path, as Envoy's safe_regex does. All three are case-sensitive and decode nothing. Paths
   without a leading slash (the `*` of OPTIONS, the authority of CONNECT) match no prefix.
 - `host`: the authority without its port, in any case. `*.example.com` takes subdomains at any depth, but not
   example.com.
@@ -12,11 +12,11 @@ The first route that matches wins. A route matches if all of its conditions hold
 - `headers`: each holds. `exact` and `regex` compare the whole value; `present: false` wants the header absent.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from proxy.config.model import HeaderMatch, Match, Route
+from proxy.config.regex import compile_regex
 
 HeaderLookup = Callable[[str], str | None]
 """Gives a request header's value by its lower-case name, or None. Repeated headers come joined with a comma."""
@@ -37,9 +37,7 @@ class Router:
     __slots__ = ("catch_all", "routes")
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = tuple(
-            CompiledRoute(route, compile_path(route.match), conditions(route.match)) for route in routes
-        )
+        self.routes = tuple(CompiledRoute(route, compile_path(route.match), conditions(route.match)) for route in routes)
         first = self.routes[0] if self.routes else None
         # The most common config is one route for everything: it needs neither the host nor the query cut off.
         self.catch_all = first.route if first and first.route.match.prefix == "/" and not first.conditions else None
@@ -86,7 +84,7 @@ def compile_path(match: Match) -> Callable[[str], object]:
         prefix = match.prefix
         return lambda path: path.startswith(prefix)
     if match.regex is not None:
-        return re.compile(match.regex).fullmatch
+        return compile_regex(match.regex)
     raise ValueError("a match without path, prefix and regex")
 
 
@@ -114,8 +112,8 @@ def host_condition(pattern: str) -> Condition:
 
 def header_condition(name: str, match: HeaderMatch) -> Condition:
     if match.regex is not None:
-        fullmatch = re.compile(match.regex).fullmatch
-        return lambda method, host, headers: (value := headers(name)) is not None and fullmatch(value) is not None
+        matches = compile_regex(match.regex)
+        return lambda method, host, headers: (value := headers(name)) is not None and matches(value) is not None
     if match.present is not None:
         present = match.present
         return lambda method, host, headers: (headers(name) is not None) is present

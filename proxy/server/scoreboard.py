@@ -1,6 +1,7 @@
-"""What the supervisor knows of its workers, in memory that the admin process shares.
+"""What the supervisor knows of its workers, in memory that its children share.
 
-Written by the supervisor alone, so a worker that hangs, or has died, is still shown as it is.
+The records are written by the supervisor alone, so a worker that hangs, or has died, is still shown as it is. The
+heartbeats are the workers': one word for each slot, which its worker writes and the supervisor reads.
 """
 
 import mmap
@@ -11,6 +12,7 @@ from enum import IntEnum
 
 HEADER = struct.Struct("<QQ")
 RECORD = struct.Struct("<QQQd")
+HEARTBEAT = struct.Struct("<d")
 
 
 class WorkerState(IntEnum):
@@ -47,7 +49,7 @@ class Scoreboard:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self.memory = mmap.mmap(-1, HEADER.size + slots * RECORD.size)
+        self.memory = mmap.mmap(-1, HEADER.size + slots * (RECORD.size + HEARTBEAT.size))
 
     def write(self, record: WorkerRecord) -> None:
         at = HEADER.size + record.slot * RECORD.size
@@ -59,6 +61,18 @@ class Scoreboard:
 
     def workers(self) -> list[WorkerRecord]:
         return [self.worker(slot) for slot in range(self.slots)]
+
+    def beat(self, slot: int) -> None:
+        """The slot's worker is alive now."""
+        HEARTBEAT.pack_into(self.memory, self.heartbeat_at(slot), time.monotonic())
+
+    def heartbeat(self, slot: int) -> float:
+        """When the slot's worker was last known to be alive: time.monotonic() of the machine, 0.0 for never."""
+        at: float = HEARTBEAT.unpack_from(self.memory, self.heartbeat_at(slot))[0]
+        return at
+
+    def heartbeat_at(self, slot: int) -> int:
+        return HEADER.size + self.slots * RECORD.size + slot * HEARTBEAT.size
 
     @property
     def draining(self) -> bool:

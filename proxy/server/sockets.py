@@ -78,6 +78,8 @@ def check_free(address: str) -> None:
 
 
 def reason_of(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host is not known; write an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
     match getattr(error, "errno", None):
         case errno.EADDRINUSE:
             return "address in use; stop what listens there, or write another address"

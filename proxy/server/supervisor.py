@@ -4,6 +4,9 @@ It is single-threaded and synchronous, and never makes a Wasm engine: threads an
 worker slot has its own listening sockets, which stay open here: connections that arrive while a slot has no worker wait
 in its queue for the successor.
 
+Signals may come to the whole process group (a terminal, `timeout`, a service manager): a worker takes SIGTERM as often as it
+comes for the same thing, and only the supervisor tells it to end now, by another signal (process.STOP_NOW).
+
 Exit status: 0 after SIGTERM or SIGINT (also a second one, and also when the grace ran out), 1 if it could not serve (an
 address in use, workers that can not start), 2 if the config or a filter is wrong.
 """
@@ -25,7 +28,7 @@ from pathlib import Path
 
 from proxy.config.model import Config
 from proxy.server.gateway_type import GatewayFactory
-from proxy.server.process import EXIT_START_FAILED, fork
+from proxy.server.process import EXIT_START_FAILED, STOP_NOW, fork
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from proxy.server.sockets import ListenError, bound_address, check_free, open_sockets, split_address
 from proxy.sharing.store import SharedStore
@@ -50,12 +53,23 @@ GRACE_MARGIN_SECONDS = 2.0
 """A worker ends its streams itself when the grace is over; one that has not by then is killed."""
 
 SECOND_SIGNAL_SECONDS = 0.5
+SAME_SIGNAL_SECONDS = 0.1
+"""`timeout` signals its child and then its whole group: what comes so soon after the first signal is that one again."""
+
+SILENT_SECONDS = 10.0
+"""A serving worker whose event loop has not turned for so long is killed."""
+LONGEST_START_CALLS = 5
+"""... or for as long as a filter may run this many of its longest calls: a VM that is built anew makes that many."""
+SECOND_LOOK_SECONDS = 1.0
+"""Between noticing and killing: after a stop of the whole machine the worker must have had a turn as the supervisor did."""
+
 HELPERS_STOP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker is given. `sockets`: one per listener, in the config's order. `ready()`: call once it serves."""
+    """What a worker is given. `sockets`: one per listener, in the config's order. `ready()`: call once it serves;
+    `beat()`: call every second from then on."""
 
     slot: int
     config: Config
@@ -63,6 +77,7 @@ class WorkerContext:
     sockets: Sequence[socket.socket]
     control_directory: Path
     ready: Callable[[], None]
+    beat: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,8 @@ class Child:
     quick_deaths: int = 0
     restart_at: float | None = None
     ready_fd: int = -1
+    kill_silent_at: float | None = None
+    """It has been silent for too long: killed then, unless it is heard before."""
 
 
 def run(
@@ -138,6 +155,12 @@ def backoff(quick_deaths: int) -> float:
     return min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(quick_deaths - 1, 16))
 
 
+def longest_silence(config: Config) -> float:
+    """Seconds that a worker's event loop may stand still: filters run in it, within their deadlines."""
+    calls = [max(one.deadline, one.limits.start_deadline) for one in config.filters]
+    return max(SILENT_SECONDS, LONGEST_START_CALLS * max(calls, default=0.0))
+
+
 class Supervisor:
     """Sockets, children and the loop over their signals. Everything that must be undone is left with `stack`."""
 
@@ -152,6 +175,8 @@ class Supervisor:
         self.helpers_told = False
         self.failed_starts = 0
         self.exit_status = EXIT_OK
+        self.silent_seconds = longest_silence(config)
+        self.drained_at = 0.0
         self.kill_at: float | None = None
         self.listener_sockets: list[list[socket.socket]] = []
         self.admin_socket: socket.socket | None = None
@@ -201,7 +226,9 @@ class Supervisor:
             sockets = [of_listener[slot] for of_listener in self.listener_sockets]
 
             def body(ready: Callable[[], None], slot: int = slot, sockets: list[socket.socket] = sockets) -> int:
-                context = WorkerContext(slot, self.config, gateway, sockets, self.control_directory, ready)
+                context = WorkerContext(
+                    slot, self.config, gateway, sockets, self.control_directory, ready, lambda: self.scoreboard.beat(slot)
+                )
                 status: int = main(context)
                 return status
 
@@ -250,13 +277,17 @@ class Supervisor:
             self.kill(alive)
         if self.draining:
             self.stop_helpers()
-        elif not self.announced:
-            self.announce()
+        else:
+            self.watch()
+            if not self.announced:
+                self.announce()
 
     def timeout(self) -> float | None:
         times = [child.restart_at for child in self.children if child.restart_at is not None]
         if self.kill_at is not None:
             times.append(self.kill_at)
+        if not self.draining:
+            times += [self.due(child) for child in self.watched()]
         if not self.announced and not self.draining and self.demo_address is not None:
             times.append(time.monotonic() + 0.02)  # the demo tells nobody that it serves: looked at until it does
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -266,6 +297,7 @@ class Supervisor:
     def start(self, child: Child) -> None:
         child.restart_at = None
         child.serving = False
+        child.kill_silent_at = None
         read_end, write_end = os.pipe()
 
         def ready() -> None:
@@ -275,6 +307,9 @@ class Supervisor:
         def body() -> int:
             os.close(read_end)
             self.leave_supervisor(child)
+            if child.slot is None:
+                # They outlast the workers, whoever else is sent a signal; blocked, since their loops set handlers of their own.
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
             return child.body(ready)
 
         child.pid = fork(body)
@@ -306,6 +341,8 @@ class Supervisor:
         self.close_ready(child)
         if said:
             child.serving = True
+            if child.slot is not None:
+                self.scoreboard.beat(child.slot)
             if not self.draining:
                 self.show(child, WorkerState.SERVING)
 
@@ -341,9 +378,7 @@ class Supervisor:
         child.quick_deaths += 1
         child.restarts += 1
         reason = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        log.error(
-            "process died", process=child.name, pid=pid, reason=reason, lived_s=round(lived, 3), restart_in_s=delay
-        )
+        log.error("process died", process=child.name, pid=pid, reason=reason, lived_s=round(lived, 3), restart_in_s=delay)
         if not self.announced and not served and child.slot is not None:
             self.failed_starts += 1
             if status in (EXIT_START_FAILED, EXIT_WRONG_CONFIG) or self.failed_starts >= START_ATTEMPTS:
@@ -360,6 +395,34 @@ class Supervisor:
         if child.slot is not None:
             self.scoreboard.write(WorkerRecord(child.slot, child.pid, state, child.restarts, child.started))
 
+    # Watching
+
+    def watched(self) -> list[Child]:
+        """The workers that have to be heard: not those that start, whose filters may take their time."""
+        return [child for child in self.children if child.slot is not None and child.pid and child.serving]
+
+    def due(self, child: Child) -> float:
+        """When to look at the worker next."""
+        assert child.slot is not None
+        if child.kill_silent_at is not None:
+            return child.kill_silent_at
+        return self.scoreboard.heartbeat(child.slot) + self.silent_seconds - SECOND_LOOK_SECONDS
+
+    def watch(self) -> None:
+        """Kill the workers whose event loop has stood still for too long; their successors follow as after any death."""
+        now = time.monotonic()
+        for child in self.watched():
+            assert child.slot is not None
+            silence = now - self.scoreboard.heartbeat(child.slot)
+            if silence < self.silent_seconds - SECOND_LOOK_SECONDS:
+                child.kill_silent_at = None
+            elif child.kill_silent_at is None:
+                child.kill_silent_at = now + SECOND_LOOK_SECONDS
+            elif now >= child.kill_silent_at:
+                log.error("worker hangs: killed", process=child.name, pid=child.pid, silent_s=round(silence, 1))
+                child.kill_silent_at = now + SECOND_LOOK_SECONDS
+                self.kill([child])
+
     # Stopping
 
     def stop(self) -> None:
@@ -367,12 +430,15 @@ class Supervisor:
         now = time.monotonic()
         workers = [child for child in self.children if child.slot is not None]
         if self.draining:
+            if now - self.drained_at < SAME_SIGNAL_SECONDS:
+                return
             log.warning("stopping now")
             self.kill_at = now + SECOND_SIGNAL_SECONDS
-            self.send(workers, signal.SIGTERM)
+            self.send(workers, STOP_NOW)
             return
         log.info("draining", grace_s=self.config.shutdown_grace)
         self.draining = True
+        self.drained_at = now
         self.scoreboard.draining = True
         self.kill_at = now + self.config.shutdown_grace + GRACE_MARGIN_SECONDS
         self.close_sockets()
@@ -389,9 +455,7 @@ class Supervisor:
         if helpers and not workers_left and not self.helpers_told:
             self.helpers_told = True
             self.kill_at = time.monotonic() + HELPERS_STOP_SECONDS
-            self.send(helpers, signal.SIGTERM)
-
-    helpers_told = False
+            self.send(helpers, STOP_NOW)
 
     def send(self, children: Iterable[Child], number: signal.Signals) -> None:
         for child in children:

@@ -1,6 +1,7 @@
 """A worker process: one event loop that serves its slot's sockets.
 
-SIGTERM: stop accepting, let streams finish up to the grace, exit 0. A second one: exit at once.
+SIGTERM, however often: stop accepting, let streams finish up to the grace, exit 0. STOP_NOW: exit at once. Every second it
+tells the scoreboard that its loop turns; a worker that does not is killed by the supervisor.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Any
 from proxy.chain.chains import FilterStartError
 from proxy.server.assembly import start_problem
 from proxy.server.control import ControlServer, control_path
-from proxy.server.process import EXIT_START_FAILED
+from proxy.server.process import EXIT_START_FAILED, STOP_NOW
 from proxy.server.supervisor import EXIT_WRONG_CONFIG, WorkerContext
 from proxy.telemetry import logging as logs
 from proxy.telemetry.telemetry import Telemetry
@@ -25,6 +26,7 @@ GC_THRESHOLD = 20_000
 """Allocations between collections of the youngest generation. What a stream leaves is freed by reference counts."""
 
 GRACE_MARGIN_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 
 def main(context: WorkerContext) -> int:
@@ -54,7 +56,6 @@ class Worker:
         self.telemetry = Telemetry(context.config.log.access)
         self.gateway = context.gateway(context.config, self.telemetry, context.slot)
         self.stopping = asyncio.Event()
-        self.stopping_now = False
 
     async def serve(self) -> int:
         loop = asyncio.get_running_loop()
@@ -71,13 +72,15 @@ class Worker:
         except Exception:
             log.critical("worker cannot start", slot=self.context.slot, exc_info=True)
             return EXIT_START_FAILED
-        loop.add_signal_handler(signal.SIGTERM, self.on_signal)
+        loop.add_signal_handler(signal.SIGTERM, self.stopping.set)
+        loop.add_signal_handler(STOP_NOW, self.stop_now)
         # What is loaded by now stays, so the collector need not look at it again: a full collection of its 60,000
         # objects stops the loop for 10 ms.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         log.info("worker serves", slot=self.context.slot, loop=type(loop).__module__.partition(".")[0])
+        self.beat(loop)
         self.context.ready()
         await self.stopping.wait()
         grace = self.context.config.shutdown_grace
@@ -90,12 +93,15 @@ class Worker:
         log.info("worker stopped", slot=self.context.slot)
         return 0
 
-    def on_signal(self) -> None:
-        if self.stopping.is_set():
-            log.warning("worker stops now", slot=self.context.slot)
-            logs.output.writer.attach(None)
-            os._exit(0)
-        self.stopping.set()
+    def beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop turns: say so, and again in a second."""
+        self.context.beat()
+        loop.call_later(HEARTBEAT_SECONDS, self.beat, loop)
+
+    def stop_now(self) -> None:
+        log.warning("worker stops now", slot=self.context.slot)
+        logs.output.writer.attach(None)
+        os._exit(0)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -170,6 +170,9 @@ class Scripted:
             result |= LOCAL_REPLY
         return result
 
+    def overflowed(self, direction: int) -> None:
+        self.complaints += 1
+
     def overdue(self) -> None:
         self.complaints += 1
 

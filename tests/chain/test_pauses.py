@@ -289,11 +289,12 @@ def test_the_server_is_woken_when_there_is_something_to_do() -> None:
     assert stage.woken == 1
 
 
-def test_a_filter_is_told_of_each_release() -> None:
+def test_a_filter_is_told_of_releases_from_outside() -> None:
+    """A body callback of its own that lets the headers go leaves their window open, as in Envoy."""
     a = Scripted(allow=True, rqh=[HOLD], rqb=[HOLD, GO], rsh=[HOLD])
     b = Scripted(rsb=[HOLD])
     stage = Stage([a, b])
     for event in ("rq", "rq:one!", "rs", "rs:ok", "cont1:B", "rs:!"):
         stage.line(event)
-    assert a.released == [0, 1]
+    assert a.released == []
     assert b.released == [1]

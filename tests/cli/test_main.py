@@ -192,7 +192,7 @@ def test_inspecting_what_is_no_filter_exits_2(file: str, reason: str, option: li
 
 def test_inspecting_as_json() -> None:
     result = invoke("filter", "inspect", "--json", "filter.wasm")
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     found = json.loads(result.stdout)
     assert (found["kind"], found["abi_version"], found["memory_minimum"]) == ("module", None, 65536)
 
@@ -213,7 +213,8 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["check", "c.yaml"], 2, "stderr", BAD_LINES[0]),
         (["run", "c.yaml"], 2, "stderr", BAD_LINES[1]),
         (["filter", "inspect", "c.yaml"], 2, "stderr", "not a WebAssembly file"),
-        (["filter", "inspect", "filter.wasm"], 0, "stdout", "would not load"),
+        (["filter", "inspect", "filter.wasm"], 2, "stdout", "would not load"),
+        (["filter", "inspect", str(ROOT / "tests/conformance/probe/probe.wasm")], 0, "stdout", "callbacks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -137,7 +137,7 @@ async def exchange(client: Client, pieces: Sequence[bytes], delay: float, second
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await sending
-    return show_response(response, end)
+    return show_response(response, end, method)
 
 
 async def receive(client: Client, method: bytes, response: Response) -> None:
@@ -153,11 +153,12 @@ async def receive(client: Client, method: bytes, response: Response) -> None:
         await read_body(source, response, ends_by_close=True)
 
 
-def show_response(response: Response, end: str) -> list[str]:
+def show_response(response: Response, end: str, method: bytes) -> list[str]:
+    bodiless = normal.BODILESS if method == b"HEAD" else ()
     shown = [f"client: interim {one.status}" for one in response.interim]
     if response.start_line:
         shown.append(f"client: {response.start_line.decode('latin-1')}")
-        shown += [f"client: | {line}" for line in normal.fields(response.headers)]
+        shown += [f"client: | {line}" for line in normal.fields(response.headers) if line not in bodiless]
         if response.framing != "none":
             shown.append(f"client: {response.framing} {bytes(response.body)!r}")
         if response.trailers:

@@ -105,7 +105,7 @@ def by_program(lines: Iterable[tuple[str, str]]) -> dict[int, list[str]]:
 
 async def clients(programs: Sequence[Program], chosen: Sequence[int], ports: Sequence[int], slow: bool) -> dict[int, list[str]]:
     gate = asyncio.Semaphore(4 if slow else AT_ONCE)
-    delay = DELAY_SECONDS * (3 if slow else 1)
+    delay = DELAY_SECONDS * (2 if slow else 1)
 
     async def play(number: int) -> tuple[int, list[str]]:
         program = programs[number]
@@ -119,14 +119,21 @@ async def clients(programs: Sequence[Program], chosen: Sequence[int], ports: Seq
 def outcomes(
     chosen: Sequence[int], shown: dict[int, list[str]], upstream: Answers, logs: dict[int, list[str]], names: dict[str, str]
 ) -> dict[int, Outcome]:
+    # Whether the connection goes on after an answer of a filter depends on how much of the request Envoy's chain has seen.
     return {
         number: Outcome(
-            shown[number],
-            show_requests("service", upstream.by_program.get(number, []), names),
+            [line for line in shown[number] if line != "client: | connection: close"],
+            request_lines(upstream.by_program.get(number, []), names),
             [line for text in logs.get(number, []) for line in [text] if not line.endswith(f"x-program = 0 [{number}]")],
         )
         for number in chosen
     }
+
+
+def request_lines(requests: list[Received], names: dict[str, str]) -> list[str]:
+    """What the upstream got; of a body that a local reply cut off, how far it had come is a matter of time."""
+    heads = [Received(one.start_line, one.headers, complete=True) if not one.complete else one for one in requests]
+    return [line for line in show_requests("service", heads, names) if "transfer-encoding" not in line]
 
 
 async def on_envoy(programs: Sequence[Program], chosen: Sequence[int], slow: bool = False) -> dict[int, Outcome]:

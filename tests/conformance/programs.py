@@ -68,6 +68,8 @@ def map_calls(map_: str, names: tuple[str, ...]) -> st.SearchStrategy[str]:
 
 request_map = map_calls("0", NAMES)
 response_map = map_calls("2", RESPONSE_NAMES)
+sent_map = response_map.filter(lambda call: call not in ("pairs 2", "size 2"))
+"""Of a response that may have been sent: Envoy shows it with what it added, the date."""
 path = words(st.just("rep 0 :path"), pick("/new", "/p?q=1", "/a/b"))
 pseudo = st.one_of(pick("get 0 :path", "get 0 :method", "get 0 host", "get 2 :status", "get 0 :absent"), path)
 status = words(st.just("rep 2 :status"), pick(*STATUSES))
@@ -81,7 +83,7 @@ properties = st.one_of(
     words(st.just("prop"), pick(*PROPERTIES)), words(st.just("setprop mine"), pick("1", "other", "~"))
 )
 replies = words(
-    st.just("reply"), pick(*STATUSES), pick("details", "~", "with%20space"), pick("~", "body", "a%20longer%20body"),
+    st.just("reply"), pick(*STATUSES), pick("details", "with%20space"), pick("~", "body", "a%20longer%20body"),
     pick("~", "x-r=1", "x-r=1|x-r=2|content-type=a/b", "X-Upper=1"), st.just("~"),
 )  # fmt: skip
 
@@ -119,24 +121,24 @@ OFTEN = st.sampled_from((0, 0, 1, 1, 1, 2))
 NEVER = st.just(0)
 
 
-def scripts(holds_request: bool, holds_response: bool) -> st.SearchStrategy[str]:
-    """One filter's script; whether it may hold bodies. (Two that hold the same body share one buffer in Envoy: waived.)"""
+def scripts(holds_request: bool, holds_response: bool, replying: str) -> st.SearchStrategy[str]:
+    """One filter's script; whether it may hold bodies, and the callback that may answer. (Two that hold the same body share one buffer in Envoy: waived.)"""
     to_request, to_response = OFTEN if holds_request else NEVER, OFTEN if holds_response else NEVER
     request_headers = commands(request_map, request_map, pseudo, other_maps, reading, properties)
     response_headers = commands(response_map, response_map, status, pseudo, other_maps, reading, properties)
-    everything = commands(request_map, response_map, pseudo, other_maps, reading, properties)
+    everything = commands(request_map, sent_map, pseudo, other_maps, reading, properties)
     # Where a body changes, its length must not be said: fields of framing are removed in the headers' callbacks.
     request_body = commands(writing(0), writing(0), reading, request_map, pseudo, properties)
-    response_body = commands(writing(1), writing(1), reading, response_map, pseudo, properties)
+    response_body = commands(writing(1), writing(1), reading, sent_map, pseudo, properties)
     return st.tuples(
-        callback("rqh", request_headers, SELDOM, 4),
-        callback("rqb", request_body, to_request, 4),
+        callback("rqh", request_headers, SELDOM, 20 * (replying == "rqh")),
+        callback("rqb", request_body, to_request, 20 * (replying == "rqb")),
         callback("rqb", request_body, to_request, 0),
-        callback("rsh", response_headers, SELDOM, 3),
-        callback("rsb", response_body, to_response, 2),
+        callback("rsh", response_headers, SELDOM, 20 * (replying == "rsh")),
+        callback("rsb", response_body, to_response, 10 * (replying == "rsb")),
         callback("rsb", response_body, to_response, 0),
         everything.map(lambda calls: f"log: {'; '.join(calls)}" if calls else ""),
-        commands(request_map, response_map, pseudo, most=2).map(lambda calls: "; ".join([*calls, "go"])),
+        commands(request_map, sent_map, pseudo, most=2).map(lambda calls: "; ".join([*calls, "go"])),
         st.booleans(),
     ).map(assemble)
 
@@ -156,12 +158,15 @@ def assemble(parts: tuple[str, str, str, str, str, str, str, str, bool]) -> str:
 
 chunk = st.sampled_from((b"a", b"one", b"two2", b"0123456789", b"x" * 300))
 field_lists = st.lists(
-    st.tuples(st.sampled_from(("x-a", "x-b", "accept", "cookie", "x-empty", "content-type", "X-Up")), st.sampled_from(("", "1", "v w", "text/plain"))),
+    st.tuples(st.sampled_from(("x-a", "x-b", "accept", "cookie", "x-empty", "via", "X-Up")), st.sampled_from(("", "1", "v w", "text/plain"))),
     max_size=4,
 )
 
 
-SCRIPTS = {(one, other): scripts(one, other) for one in (False, True) for other in (False, True)}
+REPLYING = ("", "rqh", "rqb", "rsh", "rsb")
+SCRIPTS = {
+    (one, other, where): scripts(one, other, where) for one in (False, True) for other in (False, True) for where in REPLYING
+}
 
 
 @st.composite
@@ -186,7 +191,9 @@ def programs(draw: Callable[..., object]) -> Program:
     else:
         answer = chunked(draw(st.lists(chunk, min_size=1, max_size=4)), code, up, delay=0.02)  # type: ignore[arg-type]
     first, second = draw(st.integers(0, 2)), draw(st.integers(0, 2))
-    three = tuple(draw(SCRIPTS[index == first, index == second]) for index in range(3))
+    # One filter answers, in one callback: an answer to an answer is for the written cases.
+    replier, where = draw(st.integers(0, 2)), draw(st.sampled_from(REPLYING))
+    three = tuple(draw(SCRIPTS[index == first, index == second, where if index == replier else ""]) for index in range(3))
     return Program((three[0], three[1], three[2]), tuple(pieces), answer, bool(draw(st.booleans())))  # type: ignore[arg-type]
 
 

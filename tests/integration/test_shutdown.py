@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.integration.conftest import Service
@@ -61,3 +62,16 @@ async def test_a_root_that_fails_at_the_end_holds_nobody_up(guest: Guest, servic
     assert gateway.said("done") == ["done: later"]
     (failure,) = gateway.events("filter_failed")
     assert (failure["callback"], failure["reason"]) == ("proxy_on_done", "trap")
+
+
+async def test_a_stream_that_outlasts_the_grace_is_not_blamed_on_its_client(service: Service) -> None:
+    log = {"format": "json"}
+    async with Gateway([], {"service": service.port}, shutdown_grace="300ms", log=log) as gateway:
+        running = asyncio.create_task(gateway.get("/?delay=30"))
+        while not service.requests:
+            await asyncio.sleep(0.01)
+        assert await gateway.stop() == 0
+        with pytest.raises(aiohttp.ClientError):
+            await running
+    [line] = gateway.events("request")
+    assert (line["details"], line["flags"], line["status"]) == ("shutdown_grace_expired", "", 0)

@@ -22,6 +22,7 @@ class StubGateway:
     async def start(self, sockets):
         if os.environ.get("STUB_FAILS"):
             raise RuntimeError("the filter does not load")
+        time.sleep(float(os.environ.get("STUB_STARTS_IN", "0")))
         self.server = web.Server(self.handle, access_log=None)
         for sock in sockets:
             self.servers.append(await asyncio.get_running_loop().create_server(self.server, sock=sock, backlog=4096))

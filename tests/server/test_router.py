@@ -52,10 +52,20 @@ def matched(
         ({"regex": "/a|/b"}, "/b", True),
         ({"regex": "/a|/b"}, "/bc", False),
         ({"regex": "/a$"}, "/a\n", False),
+        ({"regex": "/(?i)caf."}, "/CAFé", True),
+        ({"regex": "/caf."}, "/caf\udce9", False),
     ],
 )
 def test_paths(match: dict[str, object], path: str, takes: bool) -> None:
     assert matched(router(match), path=path) == ("r0" if takes else None)
+
+
+@pytest.mark.timeout(10)
+def test_no_regex_takes_longer_than_its_text_is_long() -> None:
+    """A backtracking engine needs 2^8000 steps for these."""
+    text = "/" + "a" * 8000
+    one = router({"regex": "/(a+)+x"}, {"prefix": "/", "headers": {"h": {"regex": "/(a|a)*x"}}})
+    assert matched(one, path=text, headers={"h": text}) is None
 
 
 @pytest.mark.parametrize(

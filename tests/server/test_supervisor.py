@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.server.supervisor import backoff
+from proxy.config.model import Config
+from proxy.server.supervisor import backoff, longest_silence
 
 ROOT = Path(__file__).parents[2]
 RUN = Path(__file__).with_name("run_supervisor.py")
@@ -40,6 +41,7 @@ class Gateway:
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/tmp", **(environ or {})},
             text=True,
+            start_new_session=True,  # a process group of its own, to be signalled as a whole
         )
         self.log = []
         self.reader = threading.Thread(target=self.read_log, daemon=True)
@@ -192,6 +194,48 @@ def connects(port):
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
+def begin_slow(gateway, seconds):
+    """A stream in flight: its first bytes have arrived."""
+    sock = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+    sock.sendall(b"GET /slow?seconds=%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % seconds)
+    read_until(sock, b"begun")
+    return sock
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_lets_a_slow_stream_finish(start, number, times):
+    """A service manager and a terminal signal every process; `timeout` signals its child and then the group as well."""
+    port = free_port()
+    clusters = [{"name": "service", "endpoints": [f"127.0.0.1:{port}"]}]
+    gateway = start(workers=2, demo=True, parts={"demo": "proxy.demo:run"}, clusters=clusters).wait_ready()
+    sock = begin_slow(gateway, 1)
+    if times == 2:
+        gateway.process.send_signal(number)
+    os.killpg(gateway.process.pid, number)
+    eventually(lambda: not connects(gateway.port), 0.5)
+    time.sleep(0.2)
+    assert gateway.get("/ready", gateway.admin)[0] == 503
+    assert gateway.get("/", port)[0] == 200  # the streams may need it
+    rest = b"".join(iter(lambda: sock.recv(65536), b""))
+    sock.close()
+    assert b"ended" in rest
+    assert gateway.wait() == 0
+    assert not gateway.events("stopping now")
+    assert not gateway.events("process died")
+
+
+def test_sigterm_at_a_worker_never_means_now(start):
+    gateway = start().wait_ready()
+    sock = begin_slow(gateway, 1)
+    [pid] = gateway.worker_pids()
+    for _ in range(5):
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.05)
+    assert b"ended" in b"".join(iter(lambda: sock.recv(65536), b""))
+    sock.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_stops_at_once(start, number):
     gateway = start().wait_ready()
@@ -200,6 +244,7 @@ def test_second_signal_stops_at_once(start, number):
     sock.recv(65536)
     gateway.process.send_signal(number)
     eventually(lambda: gateway.events("draining"))
+    time.sleep(0.2)
     begun = time.monotonic()
     gateway.process.send_signal(number)
     assert gateway.wait() == 0
@@ -225,6 +270,55 @@ def test_a_hung_worker_is_killed_when_the_grace_is_over(start):
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.wait() == 0
     assert gateway.events("killed what did not stop in time")
+
+
+def test_a_worker_whose_loop_stands_still_is_killed_and_replaced(start):
+    gateway = start(environ={"SILENT_SECONDS": "2"}).wait_ready()
+    [pid] = gateway.worker_pids()
+    time.sleep(2.5)
+    assert gateway.worker_pids() == [pid]  # one that is idle is heard
+    begun = time.monotonic()
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        gateway.get("/block?seconds=60", timeout=10)
+    assert 0.9 < time.monotonic() - begun < 5.0
+    eventually(lambda: gateway.worker_pids() not in ([pid], [None]))
+    assert int(gateway.get("/pid")[1]) != pid
+    [hung] = gateway.events("worker hangs: killed")
+    assert (hung["process"], hung["pid"]) == ("worker 0", pid)
+    [died] = gateway.events("process died")
+    assert (died["process"], died["reason"]) == ("worker 0", "SIGKILL")
+    assert b"penstock_worker_restarts_total 1.0" in gateway.get("/metrics", gateway.admin)[1]
+
+
+def test_a_short_stop_of_the_loop_is_forgiven(start):
+    gateway = start(environ={"SILENT_SECONDS": "3"}).wait_ready()
+    [pid] = gateway.worker_pids()
+    gateway.get("/block?seconds=1.5")
+    time.sleep(2)
+    assert gateway.worker_pids() == [pid]
+
+
+@pytest.mark.parametrize(("phase", "environ"), [("starting", {"STUB_STARTS_IN": "3"}), ("draining", {})])
+def test_who_starts_or_drains_may_be_silent(start, phase, environ):
+    gateway = start(environ={"SILENT_SECONDS": "1", **environ}).wait_ready()
+    if phase == "draining":
+        sock = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+        sock.sendall(b"GET /block?seconds=3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(0.1)
+        gateway.process.send_signal(signal.SIGTERM)
+        assert b"200 OK" in sock.recv(65536)
+        sock.close()
+        assert gateway.wait() == 0
+    assert not gateway.events("worker hangs: killed")
+
+
+def test_how_long_a_worker_may_be_silent_allows_for_its_filters(tmp_path):
+    def allowed(**limits):
+        base = {"listeners": [{"address": "127.0.0.1:0"}], "clusters": [], "routes": []}
+        filters = [{"name": "f", "wasm": str(tmp_path / "f.wasm"), "limits": limits}]
+        return longest_silence(Config.model_validate({**base, "filters": filters}))
+
+    assert (allowed(), allowed(start_deadline=30)) == (10.0, 150.0)
 
 
 def test_children_die_with_the_supervisor(start):

@@ -142,10 +142,12 @@ class GrpcServer:
 
 
 class Relay:
-    """Passes bytes on to 127.0.0.1:`port`, until `cut` ends its connections without a word."""
+    """Passes bytes on to 127.0.0.1:`port`, until `cut` ends its connections without a word. What comes back is `delay`
+    seconds late."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, delay: float = 0.0) -> None:
         self.to = port
+        self.delay = delay
         self.port = 0
         self.accepted = 0
         self.writers: list[asyncio.StreamWriter] = []
@@ -163,11 +165,12 @@ class Relay:
             writer.close()
             return
         self.writers += [writer, further]
-        await asyncio.gather(self.pass_on(reader, further), self.pass_on(further_reader, writer))
+        await asyncio.gather(self.pass_on(reader, further, 0.0), self.pass_on(further_reader, writer, self.delay))
 
-    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
         try:
             while data := await reader.read(65536):
+                await asyncio.sleep(delay)
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -189,7 +189,7 @@ async def test_timeouts() -> None:
         assert told[2].events == [("closed", 4, b"Deadline Exceeded{via_upstream}")]
         assert not caller.running
         await asyncio.sleep(0.05)
-        assert server.service.cancelled == ["Slow", "Stuck"]
+        assert sorted(server.service.cancelled) == ["Slow", "Stuck"]
 
 
 async def test_a_call_is_bounded_in_time() -> None:
@@ -424,8 +424,8 @@ def envoy_grpc(cluster: bytes) -> bytes:
         (envoy_grpc(b"other"), 10, (14, b"Cluster not available"), 'allowed_hosts: ["cluster:other"]'),
         (envoy_grpc(b"nope"), 10, (14, b"Cluster not available"), "no cluster 'nope'"),
         (b"nope", 4, None, 'allowed_hosts: ["https://nope"]'),
-        (b"127.0.0.1:9", 4, None, 'allowed_hosts: ["http://127.0.0.1:9"]'),
-        (field(2, field(1, b"127.0.0.1:9") + field(4, b"s")), 4, None, 'allowed_hosts: ["http://127.0.0.1:9"]'),
+        (b"127.0.0.1:9", 4, None, "the host 'http://127.0.0.1:9' is not allowed"),
+        (field(2, field(1, b"127.0.0.1:9") + field(4, b"s")), 4, None, "the host 'http://127.0.0.1:9' is not allowed"),
         (field(2, field(1, b"a.test") + field(2, field(1, b""))), 4, None, 'allowed_hosts: ["https://a.test"]'),
         (b"", 4, None, "not a cluster"),
         (b"hi", 4, None, "not allowed"),

@@ -43,7 +43,7 @@ HOST(proxy_call_foreign_function)(const char *name, size_t name_size, const char
                                   size_t *result_size);
 
 enum { KINDS = 24, CONTEXTS = 1024, SHOWN = 600, REQUEST_HELD = 1, RESPONSE_HELD = 2 };
-static const uint64_t QUIET = 150 * 1000 * 1000; // ns
+static const uint64_t QUIET = 250 * 1000 * 1000; // ns
 
 struct context {
   uint32_t id, root;

@@ -1,0 +1,66 @@
+"""All written cases, and the waivers: which cases differ on purpose, and why. docs/conformance.md shows the same list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tests.conformance.case import Case
+from tests.conformance.cases import bodies, heads, pauses, replies, roots
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """`cases`: names of the cases it holds for; one that ends in `*` stands for all that begin so."""
+
+    name: str
+    envoy: str
+    penstock: str
+    why: str
+    cases: Sequence[str]
+
+    def holds_for(self, case: Case) -> bool:
+        return any(case.name.startswith(one[:-1]) if one.endswith("*") else case.name == one for one in self.cases)
+
+
+WAIVERS = (
+    Waiver("framing", "Forwards a content-length that the body does not have: the peer hangs, or takes a part for the whole; sends a length with 204.",
+           "A body that is not as long as its head says ends the stream with an error; no length with 204.", "Request smuggling and truncated answers.",
+           ("request body: sized, replaced by more", "request body: sized, replaced by less", "response body: sized, replaced by more", "response body: sized, replaced by less",
+            "request edit: content-length of a POST replaced*", "request edit: add content-length to GET", "request edit: add transfer-encoding", "request edit: add connection", "request edit: add upgrade",
+            "response edit: content-length*", "response edit: status 204", "response edit: status 304", "reply: status 204", "reply: status 304", "reply: A edits B's body, the length stays")),
+    Waiver("unsendable-head", "Sends some heads that are malformed (`a b` as a path or method, no host), answers others with text that quotes the filter's field.",
+           "Refuses every head that is no well-formed HTTP/1.1: 503 to the client (500 for a response), the reason in the log.", "RFC 9110 5.5, 5.6.2, 7.1; what a filter wrote is not the client's business.",
+           ("request edit: remove :path", "request edit: path*", "request edit: remove :method", "request edit: remove :authority", "request edit: value with*", "request edit: name with*",
+            "request edit: empty name", "request edit: method with a space", "request edit: method CONNECT", "request edit: authority with a space", "request edit: set *", "request edit: malformed set", "request edit: add to what is there",
+            "response edit: value with*", "response edit: name with*", "response edit: empty name", "response edit: add *", "routes: to no route", "edge 7*",
+            "reply: header names and values that cannot be sent")),
+    Waiver("status", "Sends any number as a status, truncated to 16 bits.", "200 to 599; else 500 (local replies), or the response is refused.", "RFC 9110 15; broken status lines.",
+           ("response edit: remove :status", "response edit: status *", "response edit: set *", "response edit: malformed set", "response edit: add to :status", "reply: status *", "edge 9*")),
+    Waiver("continue-in-pause", "A callback that continues and pauses at once leaves the stream hanging, or sends the request twice.", "It goes on.", "A hang helps nobody.",
+           ("pause: continue in the callback that pauses", "pause default: rqh, continued in*", "pause allowed: rqh, continued in*")),
+    Waiver("shared-buffer", "Two filters that hold the same body share one buffer: one sees again what the other holds.", "Each holds its own.", "Each filter sees every byte once.",
+           ("request body: A and B hold",)),
+    Waiver("te", "Keeps `te: trailers`.", "Drops it: hop-by-hop.", "No trailers are passed on yet.", ("heads: te: trailers",)),
+    Waiver("interim", "Drops 103.", "Passes it on.", "RFC 8297.", ("heads: 103 before 200",)),
+    Waiver("absolute-form", "Pseudo-headers of an absolute-form request: :scheme before :path and :method.", "One order for all requests.", "Order of pseudo-headers has no meaning.", ("heads: absolute-form",)),
+    Waiver("forwarded-proto", "A request without x-forwarded-proto has no route: 404.", "Routes do not depend on it.", "A filter may take the field away.", ("request edit: remove x-forwarded-proto", "request edit: remove :scheme", "request edit: scheme https")),
+    Waiver("method-to-head", "A GET made HEAD by a filter: the client waits for a body.", "Ends the stream with an error.", "A hang helps nobody.", ("request edit: method HEAD", "request edit: method in lower case")),
+    Waiver("date-in-log", "on_log sees the response as it was sent, with date.", "As filters left it.", "The head is made when it is sent.", ("heads: the response in on_log", "window: maps in log")),
+    Waiver("log-status", "The access log shows the upstream's status though the client got no head.", "0: the client got none.", "The log says what the client saw.",
+           ("pause default: rsh*", "pause allowed: rsh*", "pause body: over the limit while the head waits*", "close_stream(response) in rsh", "trap: after a local reply", "end: upstream refuses")),
+    Waiver("lenient-properties", "request.* and response.headers are not found in create, done and delete.", "They are there from create to delete.", "Lenient where nothing is at stake (edge case 10).",
+           ("window: properties in create", "window: properties in done", "window: properties in delete", "properties: sizes at the end")),
+    Waiver("log-bytes", "Writes control characters and bytes that are no UTF-8 as they are.", "Escapes them.", "Log injection.", ("logging: bytes",)),
+    Waiver("fail-open", "The stream that met the fault gets 503 all the same.", "It goes on without the filter.", "docs/decisions.md.", ("trap: fails open",)),
+)  # fmt: skip
+
+EVERY = [*heads.CASES, *bodies.CASES, *pauses.CASES, *replies.CASES, *roots.CASES]
+
+
+def waived(case: Case) -> Case:
+    names = [one.name for one in WAIVERS if one.holds_for(case)]
+    return replace(case, waiver=names[0] if names else "")
+
+
+CASES = [waived(case) for case in EVERY]
