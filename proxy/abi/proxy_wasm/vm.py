@@ -55,6 +55,8 @@ PLUGIN_CONFIGURATION: Final = 7
 BUFFER: Final = struct.Struct("<4I")
 
 set_fuel = lib.wasmtime_context_set_fuel
+VALUES: Final = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
+"""Arguments and result of `enter`, of whichever VM runs."""
 call_unchecked = lib.wasmtime_func_call_unchecked
 
 
@@ -98,7 +100,6 @@ class Vm:
         """Fuel of the last call."""
         self.elapsed = 0.0
         """Seconds of the last call."""
-        self.values = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
         self.hot: tuple[Any, ...] = ()
 
     def start(self, record: int, fuel: int, deadline: float) -> None:
@@ -113,7 +114,7 @@ class Vm:
             store, self.memory, compiled.link_module, compiled.guest, compiled.bridge, compiled.stubs, compiled.memory_export
         )
         self.enter_function = store.function(linked.core, "enter", 4)
-        self.hot = (self.values, store.context, self.enter_function, store.trap, store.fuel_cell, self.watch)
+        self.hot = (VALUES, store.context, self.enter_function, store.trap, store.fuel_cell, self.watch)
         names = [compiled.start_export] if compiled.start_export else []
         if compiled.start_export == "_initialize":  # proxy-wasm-cpp-host src/wasm.cc: then main, if there is one
             names += [name for name in ("main", "__main_void") if name in compiled.exports][:1]
