@@ -56,9 +56,7 @@ WARM_UP_SECONDS = 2
 @click.option("--marker", default="x-probe", show_default=True, help="Response header each filter adds; '' if none.")
 @click.option("--filter-config", default="", help="The filter's plugin configuration.")
 @click.option("--count", "counts", multiple=True, type=click.IntRange(0, 50), default=(0, 1, 3, 10), show_default=True)
-@click.option(
-    "--server", "systems", multiple=True, type=click.Choice(["envoy", "penstock"]), default=("envoy", "penstock")
-)
+@click.option("--server", "systems", multiple=True, type=click.Choice(["envoy", "penstock"]), default=("envoy", "penstock"))
 @click.option("--runs", type=click.IntRange(1, 50), default=5, show_default=True, help="Runs per figure.")
 @click.option("--seconds", type=click.IntRange(1, 60), default=4, show_default=True, help="Length of a run.")
 @click.option("--connections", type=click.IntRange(1, 1024), default=32, show_default=True)
@@ -110,8 +108,7 @@ def main(
         "medians": as_json(summaries),
         "cpu_us_per_added_filter": {name: slope(summaries, name, low, high) for name in systems},
         "samples": [
-            {"server": name, "filters": n, "runs": [asdict(one) for one in runs_]}
-            for (name, n), runs_ in samples.items()
+            {"server": name, "filters": n, "runs": [asdict(one) for one in runs_]} for (name, n), runs_ in samples.items()
         ],
     }
     target = output or RESULTS / f"{started}.json"

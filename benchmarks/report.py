@@ -24,9 +24,7 @@ class Summary:
 
 def summarize(samples: Sequence[Sample]) -> Summary:
     """The median of each figure by itself."""
-    median = Sample(
-        **{one.name: statistics.median(getattr(sample, one.name) for sample in samples) for one in fields(Sample)}
-    )
+    median = Sample(**{one.name: statistics.median(getattr(sample, one.name) for sample in samples) for one in fields(Sample)})
     return Summary(median, spread([one.cpu_us for one in samples]), spread([one.rps for one in samples]), len(samples))
 
 
@@ -79,9 +77,7 @@ def table(summaries: Mapping[Key, Summary], counts: Sequence[int], mine: str, th
         per_filter = slope(summaries, system, low, high)
         if per_filter is not None:
             against = cell(ratio(per_filter, slope(summaries, theirs, low, high)) if system == mine else None).strip()
-            out.append(
-                f"each filter from {low} to {high}: {system} {per_filter:.2f} us CPU per request {against}".rstrip()
-            )
+            out.append(f"each filter from {low} to {high}: {system} {per_filter:.2f} us CPU per request {against}".rstrip())
     return out
 
 

@@ -44,17 +44,13 @@ async def page(request: web.Request) -> web.Response:
 @routes.route("*", "/headers")
 async def headers(request: web.Request) -> web.Response:
     """The request headers as JSON: a list of [name, value], because names repeat."""
-    return web.json_response(
-        {"method": request.method, "path": request.path_qs, "headers": list(request.headers.items())}
-    )
+    return web.json_response({"method": request.method, "path": request.path_qs, "headers": list(request.headers.items())})
 
 
 @routes.route("*", "/echo")
 async def echo(request: web.Request) -> web.StreamResponse:
     """The request's body, piece by piece, with its content type."""
-    response = web.StreamResponse(
-        headers={"Content-Type": request.headers.get("Content-Type", "application/octet-stream")}
-    )
+    response = web.StreamResponse(headers={"Content-Type": request.headers.get("Content-Type", "application/octet-stream")})
     if request.content_length is not None:
         response.content_length = request.content_length
     await response.prepare(request)

@@ -128,4 +128,3 @@ class FilterFactory(Protocol):
 
     def open(self, stream: StreamHost) -> StreamFilter | None:
         """A filter for a new stream; None: this filter takes no part (it is down, and fails open)."""
-

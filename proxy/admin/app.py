@@ -56,9 +56,7 @@ def make_app(workers: Workers, config: dict[str, Any], loopback: bool) -> web.Ap
 
 
 def json_page(body: object, status: int = 200) -> web.Response:
-    return web.Response(
-        status=status, body=json.dumps(body, indent=2).encode() + b"\n", content_type="application/json"
-    )
+    return web.Response(status=status, body=json.dumps(body, indent=2).encode() + b"\n", content_type="application/json")
 
 
 @web.middleware

@@ -76,9 +76,7 @@ class Chains:
 
     memory: StreamMemory
 
-    def __init__(
-        self, config: Config, telemetry: Telemetry, prepared: Prepared, sharing: Sharing | None = None
-    ) -> None:
+    def __init__(self, config: Config, telemetry: Telemetry, prepared: Prepared, sharing: Sharing | None = None) -> None:
         self.sharing = sharing
         self.config = config
         self.telemetry = telemetry
@@ -201,9 +199,7 @@ def limits_by_space(filters: Iterable[Filter]) -> dict[bytes, Limits]:
     limits: dict[bytes, Limits] = {}
     for one in filters:
         known = limits.get(space_of(one), Limits(0, 0))
-        limits[space_of(one)] = Limits(
-            max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items)
-        )
+        limits[space_of(one)] = Limits(max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items))
     return limits
 
 

@@ -210,18 +210,12 @@ Text = Annotated[str, text('"text"')]
 NAME_RULE = "letters, digits, '.', '_' and '-'"
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 Name = Annotated[str, matching("a name", NAME_PATTERN, "service", NAME_RULE)]
-Sha256 = Annotated[
-    str, matching("a SHA-256 sum", "[0-9a-f]{64}", "9f86d0...", "the 64 lower-case hex digits of sha256sum")
-]
+Sha256 = Annotated[str, matching("a SHA-256 sum", "[0-9a-f]{64}", "9f86d0...", "the 64 lower-case hex digits of sha256sum")]
 Pseudonym = Annotated[
     str,
-    matching(
-        "a name for the Via header", TOKEN.pattern + "(:[0-9]{1,5})?", "penstock", "a token or host[:port] (RFC 9110)"
-    ),
+    matching("a name for the Via header", TOKEN.pattern + "(:[0-9]{1,5})?", "penstock", "a token or host[:port] (RFC 9110)"),
 ]
-HostFunction = Annotated[
-    str, matching("a host function", r"[a-z0-9_*]+", "proxy_get_*", "its name, * standing for any part")
-]
+HostFunction = Annotated[str, matching("a host function", r"[a-z0-9_*]+", "proxy_get_*", "its name, * standing for any part")]
 VariableName = Annotated[str, matching("a variable's name", r"[A-Za-z_][A-Za-z0-9_]*", "MODE", "letters, digits and _")]
 PathPrefix = Annotated[str, matching("a path", r"/[^?#\s]*", "/api/", "a path from its / on, without a query")]
 
@@ -247,9 +241,7 @@ Method = Annotated[str, Scalar(read_method, {"type": "string", "pattern": with_r
 def read_header_name(value: object, place: Place | None) -> str:
     name = as_text(value, "a header's name", "x-version")
     if name.startswith(":"):
-        raise WrongValueError(
-            f"{show(value)} is not a header's name", "match it with path, prefix, regex, host or methods"
-        )
+        raise WrongValueError(f"{show(value)} is not a header's name", "match it with path, prefix, regex, host or methods")
     if not TOKEN.fullmatch(name):
         raise WrongValueError(f"{show(value)} is not a header's name", "write a name such as x-version")
     return name.lower()
@@ -304,18 +296,14 @@ def address(least_port: int, example: str) -> Scalar:
         if host.startswith("[") and host.endswith("]"):
             valid = is_ip(host[1:-1], 6)
         elif ":" in host:
-            raise WrongValueError(
-                f"{show(value)} is not host:port", "write an IPv6 address in brackets, such as [::1]:8080"
-            )
+            raise WrongValueError(f"{show(value)} is not host:port", "write an IPv6 address in brackets, such as [::1]:8080")
         else:
             valid = is_host(host.lower())
         if not valid:
             raise WrongValueError(f"{show(value)} has no valid host", mend)
         return Address(value)
 
-    return Scalar(
-        read, {"type": "string", "pattern": with_reference(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")}, str
-    )
+    return Scalar(read, {"type": "string", "pattern": with_reference(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")}, str)
 
 
 endpoint_address = address(1, "127.0.0.1:9000")
@@ -411,11 +399,7 @@ def path(kind: str, directory: bool = False) -> Scalar:
             return Path(value)
         found = place.directory / value
         shown = show(value) if isinstance(value, Secret) else show(str(found))
-        mend = (
-            f"create it, or write the path of {kind}"
-            if directory
-            else f"write the path of {kind}, relative to this file"
-        )
+        mend = f"create it, or write the path of {kind}" if directory else f"write the path of {kind}, relative to this file"
         try:
             mode = found.stat().st_mode
         except FileNotFoundError:
@@ -463,9 +447,7 @@ Workers = Annotated[
 
 def read_filter_config(value: object, place: Place | None) -> object:
     if isinstance(value, bool | int | float):
-        raise WrongValueError(
-            f"{show(value)} is neither text, a mapping nor a list", f'write "{show(value)}" if text is meant'
-        )
+        raise WrongValueError(f"{show(value)} is neither text, a mapping nor a list", f'write "{show(value)}" if text is meant')
     check_json(value)
     return value
 

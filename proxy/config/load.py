@@ -146,9 +146,7 @@ def find_filters(document: Document, place: Place, environ: Mapping[str, str]) -
         own = settings.get(name)
         shown = f"{MASK}/{(own or wasm).name}" if isinstance(written, Secret) else str(own or wasm)
         found.append(
-            DirectoryFilter(
-                name, wasm, isinstance(written, Secret), read(own, shown, environ) if own else Document(shown)
-            )
+            DirectoryFilter(name, wasm, isinstance(written, Secret), read(own, shown, environ) if own else Document(shown))
         )
     for name, file in settings.items():
         if name not in modules:

@@ -95,9 +95,7 @@ class Listener(Model):
     address: fields.ListenAddress = Field(
         description="host:port to listen on; port 0 takes a free one.", examples=["127.0.0.1:8080"]
     )
-    tls: ListenerTls | None = optional(
-        None, "Serve HTTPS.", {"certificate": "tls/cert.pem", "private_key": "tls/key.pem"}
-    )
+    tls: ListenerTls | None = optional(None, "Serve HTTPS.", {"certificate": "tls/cert.pem", "private_key": "tls/key.pem"})
     head_timeout: Duration = optional("10s", "Longest time from a request's first byte to the end of its head.")
     body_timeout: Duration = optional("30s", "Longest silence inside a request body.")
     keepalive_timeout: Duration = optional("60s", "Longest time between two requests on a connection.")
@@ -170,15 +168,11 @@ class Match(Model):
     prefix: fields.PathPrefix | None = optional(
         None, "What the path begins with, letter for letter: /api takes /api, /api/x and /apix too.", "/api/"
     )
-    regex: fields.Regex | None = optional(
-        None, "A regular expression for all of the path, less the query.", "/v[0-9]+/.*"
-    )
+    regex: fields.Regex | None = optional(None, "A regular expression for all of the path, less the query.", "/v[0-9]+/.*")
     host: fields.HostPattern | None = optional(
         None, 'The host, without port, in any case. "*.example.com" takes subdomains at any depth.', "api.example.com"
     )
-    methods: tuple[fields.Method, ...] | None = optional(
-        None, "The methods; all without it.", ["GET", "HEAD"], min_length=1
-    )
+    methods: tuple[fields.Method, ...] | None = optional(None, "The methods; all without it.", ["GET", "HEAD"], min_length=1)
     headers: dict[fields.HeaderName, HeaderMatch] = optional({}, "Conditions on headers.", {"x-version": "v2"})
 
     @classmethod
@@ -332,9 +326,7 @@ class Admin(Model):
 class Log(Model):
     """What is logged, and how."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Choice()] = optional(
-        "info", "The least level written."
-    )
+    level: Annotated[Literal["debug", "info", "warning", "error"], Choice()] = optional("info", "The least level written.")
     format: Annotated[Literal["auto", "json", "console"], Choice()] = optional(
         "auto", "JSON lines, or text for people; auto: text on a terminal."
     )

@@ -7,9 +7,11 @@ def plain_answer(status: int) -> bytes:
     """A whole HTTP/1.1 response; its text is ours alone, nothing of the request is in it."""
     phrase = HTTPStatus(status).phrase
     body = phrase.lower().encode()
-    return (
-        b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (status, phrase.encode(), len(body), body)
+    return b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        status,
+        phrase.encode(),
+        len(body),
+        body,
     )
 
 

@@ -72,9 +72,7 @@ class Gateway:
         resolver = Resolver(loop)
         instruments = self.telemetry.instruments
         for cluster in self.config.clusters:
-            self.clusters[cluster.name] = Cluster(
-                cluster, loop, self.deadlines, resolver, instruments.cluster(cluster.name)
-            )
+            self.clusters[cluster.name] = Cluster(cluster, loop, self.deadlines, resolver, instruments.cluster(cluster.name))
         own = [sock.getsockname()[:2] for sock in sockets]
         self.callouts = Callouts(self.clusters, loop, self.deadlines, instruments.cluster, own)
         self.grpc = GrpcCallouts(self.callouts)

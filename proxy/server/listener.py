@@ -579,9 +579,7 @@ class Listener:
         self.keeps_request_ids = config.request_id == "keep"
         self.loop = loop
         self.scheme = "http" if config.tls is None else "https"
-        self.head_options = gateway.memory.options(
-            HeadOptions(config.forwarded, config.request_id, config.via, self.scheme)
-        )
+        self.head_options = gateway.memory.options(HeadOptions(config.forwarded, config.request_id, config.via, self.scheme))
         queue = gateway.deadlines.queue
         self.head_deadlines: DeadlineQueue[Connection] = queue(config.head_timeout, Connection.on_head_timeout)
         self.keepalive_deadlines: DeadlineQueue[Connection] = queue(config.keepalive_timeout, Connection.leave)

@@ -23,9 +23,7 @@ class Chain(Protocol):
 
     def response_data(self, data: bytes, end_stream: bool) -> None: ...
 
-    def local_reply(
-        self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None: ...
+    def local_reply(self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None: ...
 
     def pause_expired(self) -> None:
         """The time that PauseBegan gave is over."""

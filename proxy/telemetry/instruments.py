@@ -141,9 +141,7 @@ class Instruments:
         self.filters_duration = histogram(
             "penstock_filters_duration_seconds", "Time spent inside filters per stream", ("route",), FILTER_BOUNDS
         )
-        self.bytes_received = counter(
-            "penstock_bytes_received_total", "Request bytes from downstream", ("route", "cluster")
-        )
+        self.bytes_received = counter("penstock_bytes_received_total", "Request bytes from downstream", ("route", "cluster"))
         self.bytes_sent = counter("penstock_bytes_sent_total", "Response bytes to downstream", ("route", "cluster"))
         self.rejected_requests = counter(
             "penstock_rejected_requests_total", "Requests refused before they became streams", ("listener", "reason")

@@ -118,9 +118,7 @@ def escape_fields(logger: Any, method: str, fields: EventDict) -> EventDict:
     """For the console, which shows strings as they are (containers by repr, which escapes)."""
     block = fields.pop("exception", None)
     escaped: dict[str, Any] = {
-        printable(key): value
-        if isinstance(value, int | float)
-        else printable(value if isinstance(value, str) else repr(value))
+        printable(key): value if isinstance(value, int | float) else printable(value if isinstance(value, str) else repr(value))
         for key, value in fields.items()
     }
     if block is not None:

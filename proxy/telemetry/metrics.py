@@ -257,9 +257,7 @@ def metric_of(name: str, family: dict[str, Any]) -> Metric:
         for values, value in family["series"]:
             histogram.add_metric(values, cumulative(family["bounds"], value["counts"]), value["sum"])
         return histogram
-    single = (CounterMetricFamily if family["kind"] == "counter" else GaugeMetricFamily)(
-        name, family["help"], labels=labels
-    )
+    single = (CounterMetricFamily if family["kind"] == "counter" else GaugeMetricFamily)(name, family["help"], labels=labels)
     for values, value in family["series"]:
         single.add_metric(values, value)
     return single

@@ -59,9 +59,7 @@ def load_or_compile(requests: Sequence[Request], folder: Path | None = None, fre
     wanted: dict[str, Request] = {}
     for name, request in zip(names, requests, strict=True):
         known = wanted.setdefault(name, request)  # one module in several filters is compiled once, by the wider limits
-        wanted[name] = replace(
-            known, seconds=max(known.seconds, request.seconds), memory=max(known.memory, request.memory)
-        )
+        wanted[name] = replace(known, seconds=max(known.seconds, request.seconds), memory=max(known.memory, request.memory))
     codes: dict[str, bytes] = {}
     failures: dict[str, CompileError] = {}
     with opened(folder or default_folder()) as cache:

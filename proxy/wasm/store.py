@@ -23,7 +23,6 @@ INSTANCES: Final = 8
 TABLES: Final = 16
 
 
-
 @ffi.callback("unchecked_callback", error=ffi.NULL)  # type: ignore[untyped-decorator]
 def on_host_call(env: Any, caller: Any, values: Any, n: int) -> Any:
     """A guest's call that Python answers. Nothing may be raised through Wasm frames: a failure is status 10."""
@@ -113,9 +112,7 @@ class Store:
             items[i] = item
         instance = ffi.new("instance_t *")
         self.watch.sequence += 1
-        error = lib.wasmtime_instance_new(
-            self.context, capi.pointer(module), items, len(imports), instance, self.trap
-        )
+        error = lib.wasmtime_instance_new(self.context, capi.pointer(module), items, len(imports), instance, self.trap)
         self.watch.sequence += 1
         if error or self.trap[0]:
             raise self.fault(error)
@@ -146,9 +143,7 @@ class Store:
         for i, argument in enumerate(arguments):
             values[capi.VALUE_WORDS * i] = argument & 0xFFFFFFFF
         self.watch.sequence += 1
-        error = lib.wasmtime_func_call_unchecked(
-            self.context, function, values, max(len(arguments), 1), self.trap
-        )
+        error = lib.wasmtime_func_call_unchecked(self.context, function, values, max(len(arguments), 1), self.trap)
         self.watch.sequence += 1
         if error or self.trap[0]:
             raise self.fault(error)

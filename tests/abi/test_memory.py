@@ -579,7 +579,9 @@ def test_statuses_that_are_no_final_response(memory, handles, status):
     assert error.value.code == m.HEAD_STATUS
 
 
-@pytest.mark.parametrize(("status", "line"), [(200, b"200 OK"), (418, b"418 Unknown"), (599, b"599 Unknown"), (404, b"404 Not Found")])
+@pytest.mark.parametrize(
+    ("status", "line"), [(200, b"200 OK"), (418, b"418 Unknown"), (599, b"599 Unknown"), (404, b"404 Not Found")]
+)
 def test_status_lines(memory, handles, status, line):
     load(memory, handles)
     memory.load_response(status, RESPONSE)

@@ -14,9 +14,7 @@ from benchmarks.load import Load, LoadError, measure
 from benchmarks.machine import cpu_seconds, tree
 from benchmarks.servers import Upstream, build_upstream, compiler, fetch, free_port
 
-needs_wrk = pytest.mark.skipif(
-    shutil.which("wrk") is None or compiler() is None, reason="wrk or a C compiler is not installed"
-)
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None or compiler() is None, reason="wrk or a C compiler is not installed")
 
 
 @needs_wrk

@@ -49,9 +49,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **contents: object) -> 
     vars(module).update(contents)
     monkeypatch.setitem(sys.modules, name, module)
     package, _, attribute = name.rpartition(".")
-    monkeypatch.setattr(
-        sys.modules.get(package) or __import__(package, fromlist=["x"]), attribute, module, raising=False
-    )
+    monkeypatch.setattr(sys.modules.get(package) or __import__(package, fromlist=["x"]), attribute, module, raising=False)
 
 
 def invoke(*arguments: str) -> Result:
@@ -199,9 +197,7 @@ def test_inspecting_as_json() -> None:
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "proxy", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": str(ROOT)}, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": str(ROOT)}, check=False)
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,7 @@ def test_what_a_text_file_can_not_hold(data: bytes, expected: str, site: Path) -
     assert str(raised.value) == expected
 
 
-@pytest.mark.parametrize(
-    ("path", "reason"), [("none.yaml", "does not exist"), (".", "can not be read: Is a directory")]
-)
+@pytest.mark.parametrize(("path", "reason"), [("none.yaml", "does not exist"), (".", "can not be read: Is a directory")])
 def test_a_file_that_can_not_be_read(path: str, reason: str, site: Path) -> None:
     with pytest.raises(ConfigErrors) as raised:
         load(Path(path))

@@ -45,9 +45,7 @@ def test_durations_are_written_with_the_largest_whole_unit(seconds: float, text:
     assert format_duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("0B", 0), ("8KiB", 8192), ("16MiB", 1 << 24), ("1.5KiB", 1536), ("1GiB", 1 << 30)]
-)
+@pytest.mark.parametrize(("text", "size"), [("0B", 0), ("8KiB", 8192), ("16MiB", 1 << 24), ("1.5KiB", 1536), ("1GiB", 1 << 30)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

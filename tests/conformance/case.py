@@ -132,7 +132,7 @@ async def exchange(client: Client, pieces: Sequence[bytes], delay: float, second
     except TimeoutError:
         end = "left" if leave is not None else "nothing more"
     except (WireError, ConnectionError) as error:
-        end = "cut" if response.start_line or isinstance(error, WireError) and not str(error).endswith("b''") else "closed"
+        end = "cut" if response.start_line or (isinstance(error, WireError) and not str(error).endswith("b''")) else "closed"
     finally:
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -184,4 +184,6 @@ def show_requests(name: str, requests: Sequence[Received], names: dict[str, str]
 
 
 def show_access(lines: Sequence[AccessLine], names: dict[str, str]) -> list[str]:
-    return [normal.line(f"access: {line.status} {line.details} {line.flags or '-'} {line.upstream or '-'}", names) for line in lines]
+    return [
+        normal.line(f"access: {line.status} {line.details} {line.flags or '-'} {line.upstream or '-'}", names) for line in lines
+    ]

@@ -26,9 +26,7 @@ class Response(Message):
     error: str = ""
 
 
-def request(
-    method: str, target: str, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", host: str = "test"
-) -> bytes:
+def request(method: str, target: str, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", host: str = "test") -> bytes:
     """The bytes of a request; a body gets a content-length."""
     lines = [f"{method} {target} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in fields)]
     if body:

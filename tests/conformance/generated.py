@@ -75,7 +75,9 @@ def pieces_of(program: Program, number: int) -> list[bytes]:
     head, end, rest = program.pieces[0].partition(b"\r\n\r\n")
     fields = [f"x-program: {number}"]
     for name, script in zip("abc", program.scripts, strict=True):
-        lines = "!".join(["rqh: get 0 x-program", *script.split("\n"), "log: prop response%00code_details; prop response%00flags"])
+        lines = "!".join(
+            ["rqh: get 0 x-program", *script.split("\n"), "log: prop response%00code_details; prop response%00flags"]
+        )
         fields.append(f"x-script-{name}: {lines}")
     return [head + "".join(f"\r\n{line}" for line in fields).encode() + end + rest, *program.pieces[1:]]
 

@@ -21,8 +21,11 @@ VALUES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 
 LINES: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r" x-envoy-(internal|upstream-service-time|expected-rq-timeout-ms)=[^;]*;"), "", "as DROPPED, in `pairs`"),
-    (re.compile(r"( prop (?:request%00time|request%00duration|response%00backend_latency) = 0 \[)(.{8,32})\]$"), r"\1TIME]",
-     "the clock: eight bytes of nanoseconds"),
+    (
+        re.compile(r"( prop (?:request%00time|request%00duration|response%00backend_latency) = 0 \[)(.{8,32})\]$"),
+        r"\1TIME]",
+        "the clock: eight bytes of nanoseconds",
+    ),
     (re.compile(r"^(. called c=\d+ token=\d+) n=\d+"), r"\1 n=N", "Envoy counts its x-envoy-upstream-service-time"),
     (re.compile(r"( prop \w+%00port = 0 \[)[^]]+\]$"), r"\1PORT]", "ports are the kernel's choice"),
     (re.compile(r"( prop (?:connection%00id|connection_id) = 0 \[)[^]]+\]$"), r"\1ID]", "connections are counted by process"),
@@ -44,6 +47,7 @@ def fields(pairs: Pairs) -> list[str]:
         if key.lower() not in DROPPED:
             (last if key in LAST else shown).append(f"{key}: {text(value.decode('latin-1'))}")
     return shown + sorted(last)
+
 
 BODILESS = ("transfer-encoding: chunked",)
 """Field lines that a response to HEAD may have or not have (RFC 9112 section 6.1): Envoy sends them where it has no length."""

@@ -61,7 +61,9 @@ class LogTap(Writer):
     def remove(self) -> None:
         if not self.gateways:
             writer, level, as_json = self.before
-            logs.configure({10: "debug", 20: "info", 30: "warning"}.get(level, "error"), "json" if as_json else "console", writer)
+            logs.configure(
+                {10: "debug", 20: "info", 30: "warning"}.get(level, "error"), "json" if as_json else "console", writer
+            )
             LogTap.active = None
 
     def write(self, line: str) -> None:
@@ -178,9 +180,7 @@ class Penstock:
                     **self.listener_options,
                 }
             ],
-            "clusters": [
-                {"name": name, "endpoints": [f"127.0.0.1:{port}"]} for name, port in self.clusters.items()
-            ],
+            "clusters": [{"name": name, "endpoints": [f"127.0.0.1:{port}"]} for name, port in self.clusters.items()],
             "routes": [
                 {"name": f"to-{name}", "match": {"prefix": prefix}, "cluster": name, **self.route_options}
                 for prefix, name in self.routes

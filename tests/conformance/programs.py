@@ -79,9 +79,7 @@ reading = st.one_of(
     words(st.just("bufstat"), pick(0, 1)),
     pick("buf 2 0 9", "buf 4 0 9", "buf 6 0 9", "buf 7 0 9", "buf 9 0 9", "bufstat 4"),
 )
-properties = st.one_of(
-    words(st.just("prop"), pick(*PROPERTIES)), words(st.just("setprop mine"), pick("1", "other", "~"))
-)
+properties = st.one_of(words(st.just("prop"), pick(*PROPERTIES)), words(st.just("setprop mine"), pick("1", "other", "~")))
 replies = words(
     st.just("reply"), pick(*STATUSES), pick("details", "with%20space"), pick("~", "body", "a%20longer%20body"),
     pick("~", "x-r=1", "x-r=1|x-r=2|content-type=a/b", "X-Upper=1"), st.just("~"),
@@ -158,7 +156,10 @@ def assemble(parts: tuple[str, str, str, str, str, str, str, str, bool]) -> str:
 
 chunk = st.sampled_from((b"a", b"one", b"two2", b"0123456789", b"x" * 300))
 field_lists = st.lists(
-    st.tuples(st.sampled_from(("x-a", "x-b", "accept", "cookie", "x-empty", "via", "X-Up")), st.sampled_from(("", "1", "v w", "text/plain"))),
+    st.tuples(
+        st.sampled_from(("x-a", "x-b", "accept", "cookie", "x-empty", "via", "X-Up")),
+        st.sampled_from(("", "1", "v w", "text/plain")),
+    ),
     max_size=4,
 )
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from tests.conformance import normal
-from tests.conformance.envoy import EnvoyError
 from tests.conformance.case import Case, Outcome, converse, show_access, show_requests
+from tests.conformance.envoy import EnvoyError
 from tests.conformance.fleet import EnvoyFleet, Lane
 from tests.conformance.penstock import Penstock
 from tests.conformance.upstream import Upstream
@@ -36,9 +36,7 @@ def common_names(tag: str) -> dict[str, str]:
 
 
 async def ground(stack: AsyncExitStack, case: Case) -> Ground:
-    return Ground(
-        await stack.enter_async_context(Upstream(list(case.answers))), await stack.enter_async_context(Upstream())
-    )
+    return Ground(await stack.enter_async_context(Upstream(list(case.answers))), await stack.enter_async_context(Upstream()))
 
 
 async def play(case: Case, port: int, gate: asyncio.Semaphore) -> list[str]:
@@ -59,16 +57,12 @@ async def on_envoy(cases: Sequence[Case]) -> list[Outcome]:
         grounds = [await ground(stack, case) for case in cases]
         tags = [f"k{index}" for index in range(len(cases))]
         lanes = [
-            Lane(
-                tag, case.filters(tag), place.ports(tag), routes_of(case, tag), case.limit, case.trailers, case.timeout
-            )
+            Lane(tag, case.filters(tag), place.ports(tag), routes_of(case, tag), case.limit, case.trailers, case.timeout)
             for case, place, tag in zip(cases, grounds, tags, strict=True)
         ]
         fleet = await stack.enter_async_context(EnvoyFleet(lanes=lanes))
         gate = asyncio.Semaphore(AT_ONCE)
-        clients = await asyncio.gather(
-            *(play(case, fleet.ports[tag], gate) for case, tag in zip(cases, tags, strict=True))
-        )
+        clients = await asyncio.gather(*(play(case, fleet.ports[tag], gate) for case, tag in zip(cases, tags, strict=True)))
         await asyncio.sleep(SETTLE_SECONDS)
         if fleet.process is None or fleet.process.poll() is not None:
             raise EnvoyError(crashed(fleet.raw_log()))
@@ -101,9 +95,7 @@ async def on_penstock(cases: Sequence[Case]) -> list[Outcome]:
             )  # fmt: skip
             gateways.append(await stack.enter_async_context(side))
         gate = asyncio.Semaphore(AT_ONCE)
-        clients = await asyncio.gather(
-            *(play(case, side.port, gate) for case, side in zip(cases, gateways, strict=True))
-        )
+        clients = await asyncio.gather(*(play(case, side.port, gate) for case, side in zip(cases, gateways, strict=True)))
         await asyncio.sleep(SETTLE_SECONDS)
         for case, place, tag, client, side in zip(cases, grounds, tags, clients, gateways, strict=True):
             names = common_names(tag)
@@ -126,7 +118,9 @@ def outcome(
     access: list[str],
     metrics: dict[str, int],
 ) -> Outcome:
-    defined = sorted(name for name in metrics if any(name in script.split() for text in case.scripts for script in [text.replace(";", " ")]))
+    defined = sorted(
+        name for name in metrics if any(name in script.split() for text in case.scripts for script in [text.replace(";", " ")])
+    )
     return Outcome(
         client,
         [*show_requests("service", place.service.requests, names), *show_requests("two", place.two.requests, names)],

@@ -87,9 +87,7 @@ async def test_client_reports_bad_framing(wire: bytes, error: str) -> None:
     assert not response.complete
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("ziglang") is None, reason="the compiler is not installed: pip install ziglang"
-)
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="the compiler is not installed: pip install ziglang")
 def test_probe_is_built_from_its_source(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O2", "-s", "-mexec-model=reactor"]
     built = tmp_path / "probe.wasm"

@@ -45,12 +45,8 @@ class ManyListeners(Envoy):
         resources = [{"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **one} for one in discovered]
         file = directory / "listeners.json"
         file.write_text(json.dumps({"version_info": "1", "resources": resources}))
-        whole["static_resources"]["listeners"] = [
-            self.listener(template, name, data) for name, data in self.accepted.items()
-        ]
-        whole["dynamic_resources"] = {
-            "lds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(file)}}
-        }
+        whole["static_resources"]["listeners"] = [self.listener(template, name, data) for name, data in self.accepted.items()]
+        whole["dynamic_resources"] = {"lds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(file)}}}
         whole["node"] = {"id": "tests", "cluster": "tests"}
         return whole
 

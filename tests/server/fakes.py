@@ -67,9 +67,7 @@ class FakeChain:
         else:
             self.outbox.append(SendResponseData(data, end_stream))
 
-    def local_reply(
-        self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def local_reply(self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.events.append("local_reply")
         self.info.details = details
         self.memory.attach(self.region)

@@ -460,9 +460,7 @@ async def test_expect_continue(bench: Any, endpoint: Any) -> None:
 async def test_expect_continue_answered_locally(bench: Any, endpoint: Any) -> None:
     """A filter that answers: no 100, and the connection closes, since the body is still to come or not."""
     server = await endpoint(replies(HELLO))
-    gateway = await bench(
-        server, script={"request_headers": lambda chain, end: chain.local_reply(401, b"no", "denied")}
-    )
+    gateway = await bench(server, script={"request_headers": lambda chain, end: chain.local_reply(401, b"no", "denied")})
     client = await gateway.client()
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     head, body = await client.response()
@@ -589,9 +587,7 @@ async def test_filter_that_changes_lengths(bench: Any, endpoint: Any) -> None:
         server = await endpoint(serve)
         gateway = await bench(
             server,
-            script={
-                "request_data": lambda chain, event, more=more: chain.outbox.append(SendRequestData(more, event[1]))
-            },
+            script={"request_data": lambda chain, event, more=more: chain.outbox.append(SendRequestData(more, event[1]))},
         )
         head, _ = await gateway.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         assert head.startswith(b"HTTP/1.1 500 ")
@@ -599,9 +595,7 @@ async def test_filter_that_changes_lengths(bench: Any, endpoint: Any) -> None:
     for more in (b"", b"more than was said"):
         gateway = await bench(
             await endpoint(replies(HELLO)),
-            script={
-                "response_data": lambda chain, event, more=more: chain.outbox.append(SendResponseData(more, event[1]))
-            },
+            script={"response_data": lambda chain, event, more=more: chain.outbox.append(SendResponseData(more, event[1]))},
         )
         client = await gateway.client()
         await client.send(GET)

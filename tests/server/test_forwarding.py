@@ -42,9 +42,7 @@ async def test_hop_by_hop_fields_end_here(bench: Any, endpoint: Any, case: str) 
         assert not names & set(gone.split())
 
 
-async def test_what_is_named_is_gone_before_filters_run(
-    bench: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_named_is_gone_before_filters_run(bench: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the gateway adds cannot be named away (CVE-2026-105299)."""
     monkeypatch.setattr(load, "load_or_compile", compiled)
     config = {"request": {"set": {"x-saw": "%REQ(x-hop)%", "x-chain": "%REQ(x-forwarded-for)%"}}}

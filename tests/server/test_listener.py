@@ -144,9 +144,7 @@ async def test_slow_head(bench: Any, endpoint: Any, trickle: bool) -> None:
 
 async def test_slow_head_on_a_kept_connection(bench: Any, endpoint: Any) -> None:
     """The next head has its own time; until it begins the keepalive timeout holds."""
-    gateway = await bench(
-        await endpoint(replies(HELLO)), listener={"head_timeout": "300ms", "keepalive_timeout": "900ms"}
-    )
+    gateway = await bench(await endpoint(replies(HELLO)), listener={"head_timeout": "300ms", "keepalive_timeout": "900ms"})
     client, idle = await gateway.client(), await gateway.client()
     for each in (client, idle):
         await each.send(GET)

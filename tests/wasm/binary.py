@@ -60,9 +60,7 @@ def module(**sections: Iterable[bytes] | bytes) -> bytes:
         "types": 1, "imports": 2, "functions": 3, "tables": 4, "memories": 5, "globals": 6, "exports": 7, "start": 8,
         "code": 10, "tags": 13,
     }  # fmt: skip
-    contents = {
-        numbers[title]: items if isinstance(items, bytes) else vector(items) for title, items in sections.items()
-    }
+    contents = {numbers[title]: items if isinstance(items, bytes) else vector(items) for title, items in sections.items()}
     return HEADER + b"".join(section(number, contents[number]) for number in ORDER if number in contents)
 
 

@@ -82,9 +82,7 @@ def test_a_flipped_byte_is_found_and_the_entry_replaced(tmp_path, compiled, posi
     entry(tmp_path).write_bytes(damaged)
     with structlog.testing.capture_logs() as logs:
         assert load_or_compile([ONE], tmp_path) == [ONE.wasm * 2]
-    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
-        "cached module is rejected and compiled anew"
-    ]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["cached module is rejected and compiled anew"]
     assert compiled == [ONE, ONE]
     load_or_compile([ONE], tmp_path)
     assert compiled == [ONE, ONE]

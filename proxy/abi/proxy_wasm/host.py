@@ -204,9 +204,7 @@ class Host:
         plugin = self.context.plugin
         plugin.count_error(FUNCTION_NAMES[function], STATUS_NAMES[status])
         if not limited(("host_call_refused", plugin.name), 10):
-            log.debug(
-                "host_call_refused", filter=plugin.name, function=FUNCTION_NAMES[function], status=STATUS_NAMES[status]
-            )
+            log.debug("host_call_refused", filter=plugin.name, function=FUNCTION_NAMES[function], status=STATUS_NAMES[status])
         return OK
 
     def root(self) -> "Root":

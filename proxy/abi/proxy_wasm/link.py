@@ -150,7 +150,7 @@ def bridge_text(outline: Module, callbacks: Mapping[str, Signature], allocator: 
       (memory.copy $guest $core (local.get 0) (local.get 1) (local.get 2)) (i32.const 0))""",
         f"""(func $store (param i32 i32) (result i32) {checks["store"]}
       (i32.store $guest align=1 (local.get 0) (local.get 1)) (i32.const 0))""",
-        f'(func $check (param i32 i32) (result i32) {checks["check"]} (i32.const 0))',
+        f"(func $check (param i32 i32) (result i32) {checks['check']} (i32.const 0))",
         f"(elem (table $slots) (i32.const {READ}) func $read $write $store $check $allocate)",
     ]
     return "(module\n  " + "\n  ".join(lines) + ")"

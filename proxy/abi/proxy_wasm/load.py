@@ -202,9 +202,7 @@ class Loader:
         self.prepared = prepared
         self.engine = Engine(memory_type())
         self.link = self.engine.load(prepared.link)
-        self.memory = StreamMemory(
-            self.engine, self.engine.load(prepared.core), self.engine.load(prepared.empty_link)
-        )
+        self.memory = StreamMemory(self.engine, self.engine.load(prepared.core), self.engine.load(prepared.empty_link))
         self.loaded: dict[bytes, wasmtime.Module] = {}
 
     def compiled(self, filter_: PreparedFilter) -> Compiled:

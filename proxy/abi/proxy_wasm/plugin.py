@@ -54,9 +54,7 @@ class Plugin:
             response_body=self.has(ON_RESPONSE_BODY),
             finish=self.has(ON_LOG) or self.has(ON_DONE) or self.has(ON_DELETE),
         )
-        self.tracks_contexts = any(
-            item.name == "proxy_set_effective_context" for item in slot.compiled.outline.imports
-        )
+        self.tracks_contexts = any(item.name == "proxy_set_effective_context" for item in slot.compiled.outline.imports)
         """Its callbacks may act on streams by their ids, so ids must be found."""
         self.record = self.write_record(abi, log_level)
         self.root = Root(self, settings.configuration)

@@ -66,7 +66,13 @@ class Grpc(Protocol):
     """gRPC calls; `upstream` is a cluster's name, a serialised GrpcService, or a host. Events come later, never from inside."""
 
     def call(
-        self, upstream: bytes, service: bytes, method: bytes, metadata: Pairs, message: bytes, seconds: float,
+        self,
+        upstream: bytes,
+        service: bytes,
+        method: bytes,
+        metadata: Pairs,
+        message: bytes,
+        seconds: float,
         events: GrpcEvents,
     ) -> GrpcCall:
         """A unary call. Raises CallRefusedError."""

@@ -283,9 +283,7 @@ class VmSlot:
         if root.tick_seconds and root.timer is None and self.services.later is not None:
             root.timer = self.services.later(root.tick_seconds, self.tick, root)
 
-    def start_call(
-        self, root: Root, upstream: str, headers: Pairs, body: bytes, trailers: Pairs, seconds: float
-    ) -> int:
+    def start_call(self, root: Root, upstream: str, headers: Pairs, body: bytes, trailers: Pairs, seconds: float) -> int:
         """proxy_http_call: the token of a call. Raises CallRefusedError."""
         http = root.plugin.http
         if http is None:

@@ -164,9 +164,7 @@ class Vm:
     def expose(self, buffer: int, address: int, size: int) -> None:
         """Let the next call with BUFFERS_SET read `size` bytes at `address` as `buffer`, and no other buffer."""
         start = self.memory.at.buffers
-        records = b"".join(
-            BUFFER.pack(address, size, 0, 1) if i == buffer else BUFFER.pack(0, 0, 0, 0) for i in range(9)
-        )
+        records = b"".join(BUFFER.pack(address, size, 0, 1) if i == buffer else BUFFER.pack(0, 0, 0, 0) for i in range(9))
         self.memory.buffer[start : start + len(records)] = records
 
     def arguments(self, *words: int) -> None:

@@ -55,9 +55,7 @@ def test_json_round_trip():
     ],
 )
 def test_the_first_known_marker_decides(markers, version):
-    assert (
-        inspect_bytes(b.filter_module(exports=[(one, (), ()) for one in markers], marker=None)).abi_version == version
-    )
+    assert inspect_bytes(b.filter_module(exports=[(one, (), ()) for one in markers], marker=None)).abi_version == version
 
 
 def test_a_marker_must_be_a_function():
@@ -75,7 +73,13 @@ def test_a_marker_must_be_a_function():
         ("proxy_on_log", ("i64",), (), "0_2_1", "has type (i64) -> ()"),
         ("proxy_on_foreign_function", I3, (), "0_2_1", ""),
         ("proxy_on_foreign_function", I3, (), "0_1_0", "does not exist in ABI 0.1.0"),
-        ("proxy_on_request_heders", I3, ("i32",), "0_2_1", "is not a callback of the ABI; did you mean proxy_on_request_headers?"),
+        (
+            "proxy_on_request_heders",
+            I3,
+            ("i32",),
+            "0_2_1",
+            "is not a callback of the ABI; did you mean proxy_on_request_headers?",
+        ),
         ("proxy_on_lunch", I3, ("i32",), "0_2_1", "is not a callback of the ABI"),
         ("proxy_on_new_connection", ("i32",), ("i32",), "0_2_1", "is for TCP filters"),
         ("proxy_on_request_metadata", ("i32", "i32"), ("i32",), "0_2_1", "HTTP/2 METADATA"),

@@ -16,9 +16,7 @@ def producers(**fields: list[tuple[str, str]]) -> bytes:
 
 
 EVERY_CALLBACK = [
-    (name, *signature)
-    for name, signature in CALLBACKS.items()
-    if name not in UNUSED_CALLBACKS or not name.startswith("envoy_")
+    (name, *signature) for name, signature in CALLBACKS.items() if name not in UNUSED_CALLBACKS or not name.startswith("envoy_")
 ]
 
 

@@ -69,16 +69,12 @@ def everything(version: str) -> bytes:
         if version in HOST_FUNCTION_VERSIONS.get(name, (version,))
     ]
     imports += [
-        (module, name, *signature)
-        for module in WASI_MODULES
-        for name, signature in (WASI_FUNCTIONS | WASI_VARIANTS).items()
+        (module, name, *signature) for module in WASI_MODULES for name, signature in (WASI_FUNCTIONS | WASI_VARIANTS).items()
     ]
     # Those that Envoy calls at start are left out: the functions of this filter trap.
     called = {"_initialize", "_start", "malloc", "proxy_on_context_create", "proxy_on_vm_start", "proxy_on_configure"}
     exports = [
-        (name, *signature)
-        for name, signature in {**CALLBACKS_BY_VERSION[version], **LIFECYCLE}.items()
-        if name not in called
+        (name, *signature) for name, signature in {**CALLBACKS_BY_VERSION[version], **LIFECYCLE}.items() if name not in called
     ]
     return b.filter_module(imports, exports, marker=f"proxy_abi_version_{version.replace('.', '_')}")
 

@@ -17,11 +17,35 @@ def variants() -> list[Case]:
         mode = "allowed" if allow else "default"
         for name, scripts, pieces, answers, more in (
             ("rqh, resumed by a tick, GET", (f"rqh: {T}get 0 :path; add 0 x-t 1; cont 0; get 0 :path{OFF}",), GET, None, {}),
-            ("rqh, resumed after the body, POST", (f"rqh: {LATE}get 0 :path; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path",), THREE, None, {}),
-            ("rqh, resumed in the middle of the body", (f"rqh: {T}get 0 :path; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path",), THREE, None, {"delay": 0.15}),
+            (
+                "rqh, resumed after the body, POST",
+                (f"rqh: {LATE}get 0 :path; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path",),
+                THREE,
+                None,
+                {},
+            ),
+            (
+                "rqh, resumed in the middle of the body",
+                (f"rqh: {T}get 0 :path; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path",),
+                THREE,
+                None,
+                {"delay": 0.15},
+            ),
             ("rqh, sized POST", (f"rqh: {LATE}buf 0 0 9; setbuf 0 0 0 x; cont 0{OFF}\nrqb: buf 0 0 99",), POST, None, {}),
-            ("rqh and rqb, resumed by a tick", (f"rqh: {LATE}buf 0 0 99; setbuf 0 0 0 y; add 0 x-t 1; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path; ret 1",), THREE, None, {}),
-            ("rqh and rqb until the end", ("rqh: ret 1\nrqb: buf 0 0 99; ret 1\nrqb#4: add 0 x-late 1; ret 0",), THREE, None, {}),
+            (
+                "rqh and rqb, resumed by a tick",
+                (f"rqh: {LATE}buf 0 0 99; setbuf 0 0 0 y; add 0 x-t 1; cont 0{OFF}\nrqb: buf 0 0 99; get 0 :path; ret 1",),
+                THREE,
+                None,
+                {},
+            ),
+            (
+                "rqh and rqb until the end",
+                ("rqh: ret 1\nrqb: buf 0 0 99; ret 1\nrqb#4: add 0 x-late 1; ret 0",),
+                THREE,
+                None,
+                {},
+            ),
             ("rqh for ever, GET", ("rqh: ret 1",), GET, None, {"seconds": 0.5}),
             ("rqh for ever, POST", ("rqh: ret 1\nrqb: buf 0 0 9",), THREE, None, {"seconds": 0.5}),
             ("rqh of A, B behind it", (f"rqh: {LATE}cont 0{OFF}", "rqb: buf 0 0 99"), THREE, None, {}),
@@ -31,18 +55,52 @@ def variants() -> list[Case]:
             ("rqh, action 4", (f"rqh: {TICK}; ret 4\ntick#1: eff stream; cont 0{OFF}",), GET, None, {}),
             ("rqh, action 9", (f"rqh: {TICK}; ret 9\ntick#1: eff stream; cont 0{OFF}",), GET, None, {}),
             ("rqh, continued in the callback that does not pause", ("rqh: cont 0; ret 0",), GET, None, {"edge": (15,)}),
-            ("rqh, unknown streams continued", (f"rqh: {T}cont 2; cont 3; cont 4; close 4; cont 0{OFF}",), GET, None, {"edge": (28,)}),
-            ("rsh, resumed by a tick", (f"rsh: {LATE}get 2 :status; add 2 x-t 1; cont 1; get 2 :status{OFF}\nrsb: buf 1 0 99; get 2 :status",), GET, (THREE_BACK,), {}),
-            ("rsh and rsb until the end", ("rsh: ret 1\nrsb: buf 1 0 99; get 2 :status; ret 1\nrsb#4: add 2 x-late 1; rep 2 :status 201; setbuf 1 0 99 NEW; ret 0",), GET, (THREE_BACK,), {}),
-            ("rsh, first body callback continues", ("rsh: ret 1\nrsb: buf 1 0 99; get 2 :status",), GET, (THREE_BACK,), {"seconds": 0.6}),
+            (
+                "rqh, unknown streams continued",
+                (f"rqh: {T}cont 2; cont 3; cont 4; close 4; cont 0{OFF}",),
+                GET,
+                None,
+                {"edge": (28,)},
+            ),
+            (
+                "rsh, resumed by a tick",
+                (f"rsh: {LATE}get 2 :status; add 2 x-t 1; cont 1; get 2 :status{OFF}\nrsb: buf 1 0 99; get 2 :status",),
+                GET,
+                (THREE_BACK,),
+                {},
+            ),
+            (
+                "rsh and rsb until the end",
+                (
+                    "rsh: ret 1\nrsb: buf 1 0 99; get 2 :status; ret 1\nrsb#4: add 2 x-late 1; rep 2 :status 201; setbuf 1 0 99 NEW; ret 0",
+                ),
+                GET,
+                (THREE_BACK,),
+                {},
+            ),
+            (
+                "rsh, first body callback continues",
+                ("rsh: ret 1\nrsb: buf 1 0 99; get 2 :status",),
+                GET,
+                (THREE_BACK,),
+                {"seconds": 0.6},
+            ),
             ("rsh for ever", ("rsh: ret 1",), GET, None, {"seconds": 0.5}),
             ("rsh of A, B before it", (f"rsh: {LATE}cont 1{OFF}", "rsh: ret 0"), GET, (THREE_BACK,), {}),
             ("rsh of B, A behind it", ("rsb: buf 1 0 99", f"rsh: {LATE}cont 1{OFF}"), GET, (THREE_BACK,), {}),
             ("rsh of a response without a body", (f"rsh: {T}cont 1{OFF}",), GET, (Answer([head(204)]),), {}),
             ("rsh, action 3", (f"rsh: {TICK}; ret 3\ntick#1: eff stream; cont 1{OFF}",), GET, None, {}),
-            ("edge 27: response fields after continue_stream(response)", (f"rsh: {LATE}cont 1; get 2 :status; pairs 2; get 0 :path{OFF}\nrsb: get 2 :status; get 0 :path",), GET, (THREE_BACK,), {"edge": (27,)}),
+            (
+                "edge 27: response fields after continue_stream(response)",
+                (f"rsh: {LATE}cont 1; get 2 :status; pairs 2; get 0 :path{OFF}\nrsb: get 2 :status; get 0 :path",),
+                GET,
+                (THREE_BACK,),
+                {"edge": (27,)},
+            ),
         ):
-            found.append(Case(f"pause {mode}: {name}", scripts, pieces, answers or (Case("", (), ()).answers), allow=allow, **more))  # type: ignore[arg-type]
+            found.append(
+                Case(f"pause {mode}: {name}", scripts, pieces, answers or (Case("", (), ()).answers), allow=allow, **more)
+            )  # type: ignore[arg-type]
     return found
 
 
