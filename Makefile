@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test lint bench build clean
+.PHONY: help run test lint bench conformance build clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,10 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## compare with the real Envoy (benchmarks/README.md)
 	$(BIN)/pip install --quiet --editable '.[oracle,build]'
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+conformance: $(READY) ## put 10,000 generated filter programs to Envoy and to Penstock (ARGS="--seed 7")
+	$(BIN)/pip install --quiet --editable '.[oracle]'
+	$(BIN)/python -m tests.conformance --programs 10000 $(ARGS)
 
 build: $(READY) ## rebuild the ABI core and the filters; fails if a byte differs from what is committed
 	$(BIN)/pip install --quiet --editable '.[build]'

@@ -343,7 +343,7 @@ class UpstreamConnection(asyncio.Protocol):
             pieces = NOTHING if payload is EMPTY_PAYLOAD else payload._buffer
             chunk = pieces[0] if len(pieces) == 1 else payload.read_nowait()
             self.finish()
-            if not chunk and payload is EMPTY_PAYLOAD:
+            if not chunk and (not head.chunked or payload is EMPTY_PAYLOAD):
                 sink.on_upstream_head(head.code, head.raw_headers, True)
                 sink.on_upstream_flush()
                 return

@@ -15,9 +15,6 @@ from proxy.wasm.fault import GuestFault
 log = structlog.get_logger("wasm")
 
 DEADLINE: Final = "deadline"
-TRAP: Final = ffi.new("void **")
-"""Where calls leave their trap: one for all stores, since one thread runs them one at a time. A filter's call touches as few
-cache lines as it can."""
 TABLE_ELEMENTS: Final = 100_000
 INSTANCES: Final = 8
 TABLES: Final = 16
@@ -67,7 +64,7 @@ class Store:
         lib.wasmtime_context_set_epoch_deadline(self.context, 1)
         self.fuel_cell = capi.fuel_cell(self.context, engine.fuel_offset)
         """Holds minus the fuel that is left; None: set_fuel and fuel() go through the C API."""
-        self.trap = TRAP
+        self.trap = ffi.new("void **")
         self.left = ffi.new("uint64_t *")
         self.memory_extern: Any = None
 

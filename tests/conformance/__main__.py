@@ -51,7 +51,11 @@ async def run_cases(part: str, pin: bool) -> int:
     for one in await verdict.judge([case for case in CASES if part in case.name]):
         if pin and one.case.waiver:
             verdict.WAIVED.mkdir(exist_ok=True)
-            (verdict.WAIVED / f"{one.case.slug}.diff").write_text("".join(f"{line}\n" for line in one.difference))
+            path = verdict.WAIVED / f"{one.case.slug}.diff"
+            if one.difference:
+                path.write_text("".join(f"{line}\n" for line in one.difference), encoding="utf-8")
+            else:
+                path.unlink(missing_ok=True)
         elif one.difference != verdict.pinned(one.case):
             bad += 1
             print(f"\n{one.case.name} {one.case.scripts}")

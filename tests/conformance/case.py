@@ -95,17 +95,31 @@ class Outcome:
 
 
 async def converse(
-    port: int, pieces: Sequence[bytes], delay: float, seconds: float, leave: float | None, times: int, keep_alive: bool
+    port: int,
+    pieces: Sequence[bytes],
+    delay: float,
+    seconds: float,
+    leave: float | None,
+    times: int,
+    keep_alive: bool,
+    linger: float = 0.0,
 ) -> list[str]:
     """Plays the client's part; what it got, as lines."""
     try:
-        return await connect(port, pieces, delay, seconds, leave, times, keep_alive)
+        return await connect(port, pieces, delay, seconds, leave, times, keep_alive, linger)
     except ConnectionRefusedError:
         return ["client: refused"]  # the server has crashed; `sides` says so
 
 
 async def connect(
-    port: int, pieces: Sequence[bytes], delay: float, seconds: float, leave: float | None, times: int, keep_alive: bool
+    port: int,
+    pieces: Sequence[bytes],
+    delay: float,
+    seconds: float,
+    leave: float | None,
+    times: int,
+    keep_alive: bool,
+    linger: float,
 ) -> list[str]:
     """One connection, or one for each time."""
     shown: list[str] = []
@@ -117,6 +131,7 @@ async def connect(
     for _ in range(times):
         async with Client(port) as client:
             shown += await exchange(client, pieces, delay, seconds, leave)
+            await asyncio.sleep(linger)
     return shown
 
 

@@ -41,7 +41,8 @@ fields with different names means nothing (RFC 9110 section 5.3)."""
 
 def fields(pairs: Pairs) -> list[str]:
     """Header lines in their order, as text."""
-    shown, last = [], []
+    shown: list[str] = []
+    last: list[str] = []
     for name, value in pairs:
         key = name.decode("latin-1")
         if key.lower() not in DROPPED:

@@ -193,7 +193,7 @@ def programs(draw: Callable[..., object]) -> Program:
         answer = chunked(draw(st.lists(chunk, min_size=1, max_size=4)), code, up, delay=0.02)  # type: ignore[arg-type]
     first, second = draw(st.integers(0, 2)), draw(st.integers(0, 2))
     # One filter answers, in one callback: an answer to an answer is for the written cases.
-    replier, where = draw(st.integers(0, 2)), draw(st.sampled_from(REPLYING))
+    replier, where = draw(st.integers(0, 2)), str(draw(st.sampled_from(REPLYING)))
     three = tuple(draw(SCRIPTS[index == first, index == second, where if index == replier else ""]) for index in range(3))
     return Program((three[0], three[1], three[2]), tuple(pieces), answer, bool(draw(st.booleans())))  # type: ignore[arg-type]
 

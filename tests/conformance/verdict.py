@@ -38,7 +38,7 @@ def difference(envoy: Outcome, penstock: Outcome) -> tuple[str, ...]:
         for tag, a, b, c, d in matcher.get_opcodes():
             if tag != "equal":
                 found += [f"- {line}" for line in theirs[a:b]] + [f"+ {line}" for line in ours[c:d]]
-    return tuple(found)
+    return tuple(line.replace("\n", "\\n").replace("\r", "\\r").replace("\ufffd", "?") for line in found)
 
 
 async def judge(cases: Sequence[Case]) -> list[Verdict]:
@@ -60,4 +60,4 @@ def pinned(case: Case) -> tuple[str, ...]:
     if not case.waiver:
         return ()
     path = WAIVED / f"{case.slug}.diff"
-    return tuple(path.read_text().splitlines()) if path.exists() else ()
+    return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n")) if path.exists() else ()

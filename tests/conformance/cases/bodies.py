@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tests.conformance.case import Case
 from tests.conformance.cases.requests import GET, POST, THREE, THREE_BACK, chunks
@@ -15,14 +16,14 @@ def both(
     pieces: tuple[bytes, ...] = THREE,
     answer: Answer = THREE_BACK,
     others: Sequence[str] = (),
-    **options: object,
+    **options: Any,
 ) -> list[Case]:
     """`@` is the body callback, `BUF` its buffer, `HDR` and `MAP` the headers' callback and map, `OTH` the other direction's."""
     request = script.replace("@", "rqb").replace("BUF", "0").replace("HDR", "rqh").replace("MAP", "0").replace("OTH", "rsh")
     response = script.replace("@", "rsb").replace("BUF", "1").replace("HDR", "rsh").replace("MAP", "2").replace("OTH", "rqh")
     return [
-        Case(f"request body: {name}", (request,), pieces, **options),  # type: ignore[arg-type]
-        Case(f"response body: {name}", (response,), GET, (answer,), **options),  # type: ignore[arg-type]
+        Case(f"request body: {name}", (request,), pieces, **options),
+        Case(f"response body: {name}", (response,), GET, (answer,), **options),
     ]
 
 
@@ -33,7 +34,7 @@ VARIANTS = (
     "buf BUF 50 1; buf BUF 0 0; buf BUF 4294967295 4294967295; setbuf BUF 0 4294967295 ~; setbuf BUF 0 0 v; buf BUF 0 9; "
     "buf BUF 4294967295 1; buf BUF 1 4294967295"
 )
-SIZED = {"pieces": POST, "answer": sized(b"hello")}
+SIZED: dict[str, Any] = {"pieces": POST, "answer": sized(b"hello")}
 TENS = [b"0123456789"] * 5
 SHOW = "buf BUF 0 100; bufstat BUF"
 

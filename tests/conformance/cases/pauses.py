@@ -100,7 +100,7 @@ def variants() -> list[Case]:
         ):
             found.append(
                 Case(f"pause {mode}: {name}", scripts, pieces, answers or (Case("", (), ()).answers), allow=allow, **more)
-            )  # type: ignore[arg-type]
+            )
     return found
 
 

@@ -60,7 +60,7 @@ CASES = [
     Case("reply: tick while rqh is paused", three(f"rqh: {T}{R}; period 0"), GET, settle=0.1),
     Case("reply: tick while rqh is paused, POST", three(f"rqh: {T}{R}; period 0"), POST, settle=0.1),
     Case("reply: tick while the upstream is slow", three(f"rqh: {TICK}\ntick#1: eff stream; {R}; period 0"), GET, (slow(0.4),), settle=0.1),
-    Case("reply: tick while rsh is paused", three(f"rsh: {T}{R}; period 0"), GET, (THREE_BACK,), settle=0.1),
+    Case("reply: tick while rsh is paused", three(f"rsh: period 250; ret 1\ntick#1: eff stream; {R}; period 0"), GET, (THREE_BACK,), settle=0.1),
     Case("reply: tick after the head", three(f"rqh: {TICK}\ntick#2: eff stream; {R}; period 0"), GET, (chunked([b"one", b"two", b"three", b"four"], delay=0.1),), settle=0.1),
     Case("reply: tick without a stream", (f"rqh: {TICK}\ntick#1: {R}; period 0",), GET, (slow(0.2),)),
     Case("reply: in configure", ("configure: " + R,), GET),
