@@ -277,10 +277,8 @@ def test_a_worker_whose_loop_stands_still_is_killed_and_replaced(start):
     [pid] = gateway.worker_pids()
     time.sleep(2.5)
     assert gateway.worker_pids() == [pid]  # one that is idle is heard
-    begun = time.monotonic()
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         gateway.get("/block?seconds=60", timeout=10)
-    assert 0.9 < time.monotonic() - begun < 5.0
     eventually(lambda: gateway.worker_pids() not in ([pid], [None]))
     assert int(gateway.get("/pid")[1]) != pid
     [hung] = gateway.events("worker hangs: killed")
