@@ -39,7 +39,9 @@ async def test_generated_programs() -> None:
     # One seed, so that a run says something of the change that it runs for; `make conformance` looks further.
     number = 3
     found = await generated.compare(generate(300, number))
-    assert len(found) <= KNOWN_DIFFERENCES, f"seed {number}\n" + "\n\n".join(f"{one.program}\n" + "\n".join(one.lines) for one in found)
+    assert len(found) <= KNOWN_DIFFERENCES, f"seed {number}\n" + "\n\n".join(
+        f"{one.program}\n" + "\n".join(one.lines) for one in found
+    )
 
 
 def test_the_same_seed_makes_the_same_programs() -> None:
