@@ -37,7 +37,6 @@ HTTP_10: Final = 8
 CLOSE: Final = 16
 
 SAID_EXPECT: Final = 1 << 8
-SAID_UPGRADE: Final = 1 << 9
 
 FRAMING_NONE: Final = 0
 FRAMING_LENGTH: Final = 1

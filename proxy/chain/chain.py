@@ -53,7 +53,6 @@ class Chain:
     """
 
     __slots__ = (
-        "attributes",
         "clocked",
         "deferred",
         "filters",
@@ -76,7 +75,6 @@ class Chain:
         self.wake = wake
         self.outbox: list[Command] = []
         self.properties: dict[bytes, bytes] = {}
-        self.attributes: dict[str, Any] = {}
         self.filters: list[StreamFilter] = []
         self.response_begun = False
         """A response, the upstream's or our own, has entered the chain."""

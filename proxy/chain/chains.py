@@ -1,7 +1,7 @@
 """A worker's filters: started once, opened for each stream by its route."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -18,7 +18,6 @@ from proxy.chain.chain import Chain
 from proxy.chain.empty import EmptyChain
 from proxy.chain.grpc import GrpcOf
 from proxy.config.model import Config, Filter, Route
-from proxy.sharing.limits import Limits
 from proxy.sharing.store import Sharing
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
@@ -192,15 +191,6 @@ def space_of(filter_: Filter) -> bytes:
     """Filters of one vm_id share; one without a vm_id is alone, where Envoy puts all of these together: they need not
     trust each other. No vm_id can begin with NUL."""
     return filter_.vm_id.encode() or b"\0" + filter_.name.encode()
-
-
-def limits_by_space(filters: Iterable[Filter]) -> dict[bytes, Limits]:
-    """How much may be shared in each space: where filters of one differ, the larger setting holds."""
-    limits: dict[bytes, Limits] = {}
-    for one in filters:
-        known = limits.get(space_of(one), Limits(0, 0))
-        limits[space_of(one)] = Limits(max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items))
-    return limits
 
 
 def policy_of(filter_: Filter) -> CalloutPolicy:

@@ -1,10 +1,11 @@
 """Puts a worker's gateway together. What was prepared before the workers were forked is theirs by inheritance."""
 
 from proxy.abi.proxy_wasm.load import LoadError, Prepared, prepare, shares
-from proxy.chain.chains import Chains, FilterStartError, limits_by_space
+from proxy.chain.chains import Chains, FilterStartError, space_of
 from proxy.config.model import Config
 from proxy.config.problem import Problem
 from proxy.server.gateway import Gateway
+from proxy.sharing.limits import limits_by_space
 from proxy.sharing.store import SharedStore
 from proxy.telemetry.telemetry import Telemetry
 
@@ -27,7 +28,7 @@ def prepare_filters(config: Config) -> list[Problem]:
 def open_sharing(config: Config, slots: int) -> SharedStore | None:
     """What the filters of all workers share; None if none of them shares anything. For the supervisor, before it forks."""
     sharing = [one.filter for one in prepared.get(id(config), NOTHING).filters if shares(one)]
-    store = SharedStore(slots, limits_by_space(sharing)) if sharing else None
+    store = SharedStore(slots, limits_by_space(sharing, space_of)) if sharing else None
     stores[id(config)] = store
     return store
 

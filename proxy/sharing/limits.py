@@ -1,6 +1,6 @@
 """How much the filters of one vm_id may share."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from proxy.config.model import Filter
@@ -33,12 +33,12 @@ class Limits:
         return 12 * self.data_bytes + (4 << 20)
 
 
-def limits_by_vm_id(filters: Iterable[Filter]) -> dict[bytes, Limits]:
-    """The bounds of every vm_id that the config names. Where filters of one vm_id differ, the larger setting holds:
-    the budget is common to them."""
+def limits_by_space(filters: Iterable[Filter], space_of: Callable[[Filter], bytes]) -> dict[bytes, Limits]:
+    """The bounds of every space that filters share in. Where filters of one space differ, the larger setting holds: the
+    budget is common to them."""
     limits: dict[bytes, Limits] = {}
     for one in filters:
-        vm_id = one.vm_id.encode()
-        known = limits.get(vm_id, Limits(0, 0))
-        limits[vm_id] = Limits(max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items))
+        space = space_of(one)
+        known = limits.get(space, Limits(0, 0))
+        limits[space] = Limits(max(known.data_bytes, one.limits.shared_data), max(known.items, one.limits.queued_items))
     return limits

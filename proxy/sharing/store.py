@@ -23,7 +23,7 @@ class SharedStore:
     """The supervisor's side. It has no LMDB file open when it forks: those do not survive it."""
 
     def __init__(self, slots: int, limits: Mapping[bytes, Limits], bases: Sequence[Path] | None = None) -> None:
-        """For `slots` workers and the vm_ids that are the keys of `limits` (see limits_by_vm_id).
+        """For `slots` workers and the vm_ids that are the keys of `limits` (see limits_by_space).
 
         `bases`: where its private directory may be; by default memory, or else the temporary directory. Raises OSError.
         """

@@ -71,8 +71,6 @@ VALUE_WORDS: Final = 4
 """32-bit words in a wasmtime_val_raw_t."""
 
 TRAP_OUT_OF_FUEL: Final = wasmtime.TrapCode.OUT_OF_FUEL.value
-TRAP_INTERRUPT: Final = wasmtime.TrapCode.INTERRUPT.value
-TRAP_STACK_OVERFLOW: Final = wasmtime.TrapCode.STACK_OVERFLOW.value
 TRAP_UNREACHABLE: Final = wasmtime.TrapCode.UNREACHABLE.value
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.model import Filter
-from proxy.sharing.limits import Limits, limits_by_vm_id
+from proxy.sharing.limits import Limits, limits_by_space
 
 
 def a_filter(path: Path, vm_id: str, **limits: object) -> Filter:
@@ -30,4 +30,5 @@ def a_filter(path: Path, vm_id: str, **limits: object) -> Filter:
 def test_the_limits_of_a_vm_id_are_the_largest_of_its_filters(
     tmp_path: Path, filters: list[tuple[str, dict[str, object]]], expected: dict[bytes, Limits]
 ) -> None:
-    assert limits_by_vm_id(a_filter(tmp_path, vm_id, **limits) for vm_id, limits in filters) == expected
+    named = [a_filter(tmp_path, vm_id, **limits) for vm_id, limits in filters]
+    assert limits_by_space(named, lambda one: one.vm_id.encode()) == expected
