@@ -21,6 +21,7 @@ from proxy.upstream.callout import Callouts
 from proxy.upstream.cluster import Cluster
 from proxy.upstream.grpc_callout import GrpcCallouts
 from proxy.upstream.resolver import Resolver
+from proxy.upstream.write_batch import WriteBatch
 
 DATE_SECONDS = 1.0
 
@@ -47,6 +48,7 @@ class Gateway:
     memory: StreamMemory
     deadlines: Deadlines
     clock: Callable[[], float]
+    writes: WriteBatch
 
     def __init__(self, config: Config, telemetry: Telemetry, chains: Chains) -> None:
         require_c_parser()
@@ -69,12 +71,15 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.clock = time.monotonic
         self.deadlines = Deadlines(loop)
+        self.writes = WriteBatch(loop)
         resolver = Resolver(loop)
         instruments = self.telemetry.instruments
         for cluster in self.config.clusters:
-            self.clusters[cluster.name] = Cluster(cluster, loop, self.deadlines, resolver, instruments.cluster(cluster.name))
+            self.clusters[cluster.name] = Cluster(
+                cluster, self.writes, self.deadlines, resolver, instruments.cluster(cluster.name)
+            )
         own = [sock.getsockname()[:2] for sock in sockets]
-        self.callouts = Callouts(self.clusters, loop, self.deadlines, instruments.cluster, own)
+        self.callouts = Callouts(self.clusters, self.writes, self.deadlines, instruments.cluster, own)
         self.grpc = GrpcCallouts(self.callouts)
         await self.chains.start(self.callouts, self.grpc)
         self.memory = self.chains.memory

@@ -95,6 +95,7 @@ class Connection(RequestHandler):
         "source",
         "unread",
         "watched",
+        "writes",
     )
 
     def __init__(self, listener: "Listener", server: "ConnectionServer", loop: asyncio.AbstractEventLoop) -> None:
@@ -110,6 +111,7 @@ class Connection(RequestHandler):
             access_log=cast(Any, None),
         )
         self.listener = listener
+        self.writes = listener.gateway.writes
         self.exchange: Exchange | None = None
         self.payload: StreamReader | None = None
         """The body of the current request, until its end has been passed on."""
@@ -438,12 +440,13 @@ class Connection(RequestHandler):
     def write(self, data: bytes) -> None:
         """Send; dropped once the client has gone."""
         if self.transport is not None:
-            self.transport.write(data)
+            self.writes.write(self.transport, data)
 
     def write_eof(self) -> None:
         """End the sending side, where the transport can (TLS cannot)."""
         if self.transport is not None:
             if self.transport.can_write_eof():
+                self.writes.flush()
                 self.transport.write_eof()
             else:
                 self.shut()
@@ -452,6 +455,7 @@ class Connection(RequestHandler):
         """Reset the connection: a body that ends with the connection must not look complete."""
         self.leaving = True
         self.exchange = None
+        self.writes.flush()
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
             if sock is not None:
@@ -514,6 +518,7 @@ class Connection(RequestHandler):
             self.reading_holds = 0
             self._resume_transport_reading()
         if transport.can_write_eof():
+            self.writes.flush()
             transport.write_eof()
         self.watch(self.listener.linger_deadlines)
 
@@ -522,6 +527,7 @@ class Connection(RequestHandler):
         self.leaving = True
         if self.transport is not None and not self.transport.is_closing():
             self.watch(self.listener.close_deadlines)
+            self.writes.flush()
             self.transport.close()
 
     def close(self) -> None:

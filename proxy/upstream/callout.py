@@ -25,6 +25,7 @@ from proxy.upstream.cluster import Cluster, Deadlines
 from proxy.upstream.connection import RawHeaders, UpstreamConnection
 from proxy.upstream.failure import Failure
 from proxy.upstream.pool import Dial, Pool
+from proxy.upstream.write_batch import WriteBatch
 
 log = get_logger("callout")
 
@@ -118,7 +119,7 @@ class Callouts:
     def __init__(
         self,
         clusters: Mapping[str, Cluster],
-        loop: asyncio.AbstractEventLoop,
+        writes: WriteBatch,
         deadlines: Deadlines,
         instruments: Callable[[str], ClusterInstruments],
         own: Iterable[tuple[str, int]] = (),
@@ -131,8 +132,8 @@ class Callouts:
         system's. `tls`: for https hosts; without it the system's authorities, read at the first call (some 20 ms). Both
         timeouts, in seconds, are for connections to hosts; a cluster has its own."""
         self.clusters = clusters
-        self.loop = loop
-        self.dialling = Dialling(loop, deadlines, instruments, OwnAddresses(own), lookup, tls, connect_timeout, idle_timeout)
+        self.loop = writes.loop
+        self.dialling = Dialling(writes, deadlines, instruments, OwnAddresses(own), lookup, tls, connect_timeout, idle_timeout)
         self.hosts: dict[CalloutPolicy, HostClusters] = {}
         self.callers: set[CalloutPolicy] = set()
 

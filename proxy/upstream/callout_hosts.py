@@ -21,6 +21,7 @@ from proxy.config.model import ClusterTls
 from proxy.telemetry.instruments import ClusterInstruments
 from proxy.upstream.cluster import Cluster, Deadlines, Item, Queue, tls_context
 from proxy.upstream.resolver import Resolver
+from proxy.upstream.write_batch import WriteBatch
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """A host's IP addresses. Raises OSError."""
@@ -124,7 +125,7 @@ class HostClusters:
             max_connections=self.max_connections,
         )
         resolver = CheckedResolver(target, self.allowed, dialling.own, dialling.lookup, denied)
-        cluster = Cluster(config, dialling.loop, dialling.deadlines, resolver, self.instruments)
+        cluster = Cluster(config, dialling.writes, dialling.deadlines, resolver, self.instruments)
         if target.scheme == "https":
             cluster.tls = dialling.tls()
         if len(self.clusters) >= MAX_HOSTS:
@@ -145,7 +146,7 @@ class Dialling:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        writes: WriteBatch,
         deadlines: Deadlines,
         instruments: Callable[[str], ClusterInstruments],
         own: OwnAddresses,
@@ -154,11 +155,11 @@ class Dialling:
         connect_timeout: float,
         idle_timeout: float,
     ) -> None:
-        self.loop = loop
+        self.writes = writes
         self.deadlines = SharedDeadlines(deadlines)
         self.instruments = instruments
         self.own = own
-        self.system = SystemLookup(loop) if lookup is None else None
+        self.system = SystemLookup(writes.loop) if lookup is None else None
         self.lookup: Lookup = lookup or self.system  # type: ignore[assignment]
         self.context = context
         self.connect_timeout = connect_timeout

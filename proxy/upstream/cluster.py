@@ -1,6 +1,5 @@
 """A cluster at run time: its endpoints' pools, taken round robin, under one cap of connections per worker."""
 
-import asyncio
 import ssl
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure
 from proxy.upstream.pool import Dial, Pool, Waiter
 from proxy.upstream.resolver import Resolver
+from proxy.upstream.write_batch import WriteBatch
 
 MAX_PENDING = 1024
 """Requests that may wait for a connection when all are in use (Envoy's default of max_pending_requests)."""
@@ -41,15 +41,16 @@ class Cluster:
     def __init__(
         self,
         config: ClusterConfig,
-        loop: asyncio.AbstractEventLoop,
+        writes: WriteBatch,
         deadlines: Deadlines,
         resolver: Resolver,
         instruments: ClusterInstruments,
     ) -> None:
         self.name = config.name
-        self.loop = loop
+        self.loop = writes.loop
         self.resolver = resolver
         self.instruments = instruments
+        self.writes = writes
         self.max_connections = config.max_connections
         self.tls = tls_context(config.tls) if config.tls is not None else None
         self.server_name = config.tls.server_name if config.tls is not None else None

@@ -22,6 +22,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive, tcp_nodelay
 
 from proxy.upstream.failure import Failure
+from proxy.upstream.write_batch import WriteBatch
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -127,12 +128,14 @@ class UpstreamConnection(asyncio.Protocol):
         "switched",
         "tail",
         "transport",
+        "writes",
     )
 
-    def __init__(self, owner: Owner, address: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: Owner, address: str, writes: WriteBatch) -> None:
         self.owner = owner
         self.address = address
-        self.loop = loop
+        self.loop = writes.loop
+        self.writes = writes
         self.transport: asyncio.Transport | None = None
         self.sink: ResponseSink | None = None
         self.raw: RawSink | None = None
@@ -188,23 +191,25 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = self.served > 0
         self.served += 1
         self.request_complete = complete
-        self.transport.write(data)
+        self.writes.write(self.transport, data)
 
     def write(self, data: bytes) -> None:
         """Send more of the request, or of the tunnel. Dropped once the connection is lost (the sink hears of that)."""
         if self.transport is not None:
-            self.transport.write(data)
+            self.writes.write(self.transport, data)
 
     def write_eof(self) -> bool:
         """End the sending side of a tunnel; False if this transport cannot (TLS)."""
         if self.transport is None or not self.transport.can_write_eof():
             return False
+        self.writes.flush()
         self.transport.write_eof()
         return True
 
     def close_gently(self) -> None:
         """Close after sending what is buffered; for a tunnel."""
         if self.transport is not None:
+            self.writes.flush()
             self.transport.close()
 
     def let_go(self, sink: ResponseSink) -> None:

@@ -16,6 +16,7 @@ from proxy.telemetry.metrics import Registry
 from proxy.upstream.callout import CalloutHandle, CalloutPolicy, CalloutResult, Callouts
 from proxy.upstream.cluster import Cluster
 from proxy.upstream.resolver import Resolver
+from proxy.upstream.write_batch import WriteBatch
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -84,6 +85,7 @@ class Bench:
         max_connections: int = 1024,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.writes = WriteBatch(self.loop)
         self.deadlines = Deadlines(self.loop)
         self.instruments = Instruments(Registry())
         resolver = Resolver(self.loop)
@@ -95,7 +97,7 @@ class Bench:
                     connect_timeout=connect_timeout,
                     max_connections=max_connections,
                 ),
-                self.loop,
+                self.writes,
                 self.deadlines,
                 resolver,
                 self.instruments.cluster(name),
@@ -105,7 +107,7 @@ class Bench:
         tls = ssl.create_default_context(cafile=CERTIFICATE) if trusted else None
         self.callouts = Callouts(
             self.clusters,
-            self.loop,
+            self.writes,
             self.deadlines,
             self.instruments.cluster,
             own,

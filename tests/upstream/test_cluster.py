@@ -15,6 +15,7 @@ from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure
 from proxy.upstream.pool import Pool
 from proxy.upstream.resolver import Resolver, is_literal
+from proxy.upstream.write_batch import WriteBatch
 
 
 class Waiter:
@@ -36,7 +37,7 @@ class Waiter:
 def make(*endpoints: str, **options: Any) -> Cluster:
     loop = asyncio.get_running_loop()
     config = ClusterConfig(name="c", endpoints=endpoints, **options)
-    return Cluster(config, loop, Deadlines(loop), Resolver(loop), Telemetry(False).instruments.cluster("c"))
+    return Cluster(config, WriteBatch(loop), Deadlines(loop), Resolver(loop), Telemetry(False).instruments.cluster("c"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure
+from proxy.upstream.write_batch import WriteBatch
 
 
 class Transport:
@@ -93,7 +94,7 @@ class Sink:
 
 def connect() -> tuple[UpstreamConnection, Transport, Owner]:
     owner = Owner()
-    connection = UpstreamConnection(owner, "a:1", LOOP)
+    connection = UpstreamConnection(owner, "a:1", WriteBatch(LOOP))
     transport = Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]
     return connection, transport, owner
