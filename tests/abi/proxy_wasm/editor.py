@@ -8,7 +8,7 @@ from proxy.abi.memory import decode_pairs
 ADD, REPLACE, REMOVE, SET = range(4)
 Edit = tuple[int, int, bytes, bytes]  # what, map, name, value (for SET: the block)
 Pairs = list[tuple[bytes, bytes]]
-INLINE = frozenset({b"accept", b"user-agent"})  # of those that the tests use
+INLINE = frozenset({b":authority", b":method", b":path", b":scheme", b"accept", b"user-agent"})  # of those that the tests use
 
 EDITOR = """(module
   (import "env" "proxy_get_buffer_bytes" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -71,7 +71,7 @@ def edited(pairs: Pairs, edit: Edit) -> Pairs:
     name = folded(name, map_)
     if what == ADD:
         at = next((i for i, pair in enumerate(pairs) if pair[0] == name), None)
-        if at is not None and map_ == 0 and (name[:1] == b":" or name in INLINE):
+        if at is not None and map_ == 0 and name in INLINE:
             joined = b",".join(text for text in (pairs[at][1], value) if text)  # nothing is joined to nothing
             return [*pairs[:at], (name, joined), *pairs[at + 1 :]]
         return inserted(pairs, name, value)
