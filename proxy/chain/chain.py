@@ -18,7 +18,7 @@ from proxy.abi.filter import (
     LocalReply,
     StreamFilter,
 )
-from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, Region, StreamMemory
+from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, Region, StreamMemory
 from proxy.chain.commands import (
     REQUEST,
     AnswerLocally,
@@ -105,6 +105,16 @@ class Chain:
         if self.deferred:
             self.settle()
 
+    def request_trailers(self, pairs: Pairs) -> None:
+        """The end of the request, in the place of an empty last piece of data; at least one, names in lower case."""
+        self.memory.attach(self.region)
+        if self.request.closed:
+            return
+        self.memory.set_pairs(REQUEST_TRAILERS, pairs)
+        self.request.trailers()
+        if self.deferred:
+            self.settle()
+
     def response_headers(self, end_stream: bool) -> None:
         """The response's head is loaded in the live region."""
         self.memory.attach(self.region)
@@ -116,6 +126,16 @@ class Chain:
     def response_data(self, data: bytes, end_stream: bool) -> None:
         self.memory.attach(self.region)
         self.response.data(data, end_stream)
+        if self.deferred:
+            self.settle()
+
+    def response_trailers(self, pairs: Pairs) -> None:
+        """The end of the response, as for the request's."""
+        self.memory.attach(self.region)
+        if self.response.closed:
+            return
+        self.memory.set_pairs(RESPONSE_TRAILERS, pairs)
+        self.response.trailers()
         if self.deferred:
             self.settle()
 
@@ -281,6 +301,7 @@ class Chain:
         self.memory.attach(self.region)
         head_only, body = self.compose(reply)
         if self.response_begun:
+            self.info.entered_status = 0
             path = self.response
             path.sent = True
             path.close()
@@ -292,7 +313,7 @@ class Chain:
         path = self.response = self.response_of(failed)
         path.headers(head_only)
         if not head_only and not path.closed:
-            path.feed(0, body, True)
+            path.finish_data(path.feed(0, body, True))
 
     def response_of(self, failed: StreamFilter | None) -> Path:
         """The way of a local reply. Filters that share the VM of a failed one are down with it."""
@@ -319,7 +340,9 @@ class Chain:
             if body:
                 pairs.append((b"grpc-message", percent_encoded(body)))
             self.memory.set_pairs(RESPONSE_HEADERS, pairs)
+            self.info.entered_status = 200
             return True, b""
+        self.info.entered_status = status
         pairs = [(b":status", b"%d" % status)]
         if not body:
             pairs += [pair for pair in kept if pair[0] not in (b"content-type", b"content-length")]

@@ -5,11 +5,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from proxy.abi.component.load import PreparedComponent, checked, interface_of
+from proxy.abi.component.plugin import ComponentPlugin
+from proxy.abi.component.slot import ComponentSlot
+from proxy.abi.component.worlds import WorldError
 from proxy.abi.filter import FilterFactory, StreamFilter
 from proxy.abi.memory import Region, StreamMemory
 from proxy.abi.proxy_wasm.grpc import installed
 from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter, calls_grpc
 from proxy.abi.proxy_wasm.plugin import Plugin
+from proxy.abi.proxy_wasm.quarantine import Quarantine, alone
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Http, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.slot import StartError, VmSlot
@@ -18,10 +23,14 @@ from proxy.chain.chain import Chain
 from proxy.chain.empty import EmptyChain
 from proxy.chain.grpc import GrpcOf
 from proxy.config.model import Config, Filter, Route
+from proxy.sharing.quarantine import QuarantineBoard
 from proxy.sharing.store import Sharing
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.callout import CalloutError, CalloutPolicy, Callouts
 from proxy.upstream.grpc_callout import GrpcCallouts
+
+WATCH_SECONDS = 0.25
+"""How soon a worker follows a quarantine, or its end."""
 
 
 class FilterStartError(Exception):
@@ -75,19 +84,30 @@ class Chains:
 
     memory: StreamMemory
 
-    def __init__(self, config: Config, telemetry: Telemetry, prepared: Prepared, sharing: Sharing | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        telemetry: Telemetry,
+        prepared: Prepared,
+        sharing: Sharing | None = None,
+        board: QuarantineBoard | None = None,
+        worker: int = 0,
+    ) -> None:
         self.sharing = sharing
+        self.board = board if board is not None else alone([filter_.name for filter_ in config.filters])
+        self.worker = worker
         self.config = config
         self.telemetry = telemetry
         self.prepared = prepared
-        self.plugins: list[Plugin] = []
-        self.slots: dict[Any, VmSlot] = {}
+        self.plugins: list[Plugin | ComponentPlugin] = []
+        self.slots: dict[Any, VmSlot | ComponentSlot] = {}
         self.plans: dict[int, Plan] = {}
         self.default = Plan(())
         self.loader: Loader | None = None
         self.services = ALONE if sharing is None else Services(space=sharing.space)
         self.callouts: Callouts | None = None
         self.grpc: GrpcCallouts | None = None
+        self.watching: asyncio.TimerHandle | None = None
 
     async def start(self, callouts: Callouts | None = None, grpc: GrpcCallouts | None = None) -> None:
         self.callouts = callouts
@@ -97,24 +117,45 @@ class Chains:
         if self.sharing is not None:
             self.sharing.start(loop)
         self.load()
+        if self.slots:
+            self.watch_quarantine(loop)
 
     def load(self) -> None:
         """Start every filter with every configuration it has. Raises FilterStartError."""
         loader = self.loader = Loader(self.prepared)
         self.memory = loader.memory
         for prepared in self.prepared.filters:
-            self.plugins.append(self.plugin(loader, prepared))
+            if isinstance(prepared, PreparedComponent):
+                self.plugins.append(self.component(loader, prepared))
+            else:
+                self.plugins.append(self.plugin(loader, prepared))
         self.default = Plan(self.plugins)
         for route in self.config.routes:
             self.plans[id(route)] = self.plan(route)
         for slot in self.slots.values():
-            try:
-                slot.start()
-            except StartError as error:
-                failed = slot.running.plugin
+            slot.look()
+            if not slot.out:
+                self.start_slot(slot)
+        self.telemetry.registry.before_snapshot(self.refresh)
+
+    def start_slot(self, slot: VmSlot | ComponentSlot) -> None:
+        """A filter that does not start keeps the gateway from its first start; of a gateway that has served, a worker that
+        starts again treats it as it would a filter that fails: the others must not go without their worker."""
+        try:
+            slot.start()
+        except StartError as error:
+            failed: Plugin | ComponentPlugin = slot.running.plugin
+            if not self.board.served:
                 place = self.plugins.index(failed)
                 raise FilterStartError(place, failed.name, error.reason, error.lines, error.cause) from None
-        self.telemetry.registry.before_snapshot(self.refresh)
+            failed.failed("start", "start", error.reason, None, 0)
+            slot.died()
+
+    def watch_quarantine(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look whether a filter has been taken out elsewhere, or resumed, and again in a moment."""
+        for slot in self.slots.values():
+            slot.look()
+        self.watching = loop.call_later(WATCH_SECONDS, self.watch_quarantine, loop)
 
     def plugin(self, loader: Loader, prepared: PreparedFilter) -> Plugin:
         filter_ = prepared.filter
@@ -122,8 +163,12 @@ class Chains:
         key: Any = (filter_.vm_id, filter_.vm_config_bytes(), prepared.digest) if filter_.vm_id else object()
         settings = settings_of(filter_, self.config.log.level)
         slot = self.slots.get(key)
+        assert not isinstance(slot, ComponentSlot)  # their keys are their own
         if slot is None:
             slot = self.slots[key] = VmSlot(loader.memory, loader.compiled(prepared), settings, self.services)
+            slot.quarantine = Quarantine(self.board, self.worker)
+        assert slot.quarantine is not None
+        slot.quarantine.names.append(filter_.name)
         instruments = self.telemetry.instruments.filter(filter_.name)
         plugin = Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
         if self.callouts is not None:
@@ -132,6 +177,35 @@ class Chains:
             if self.grpc is not None and installed() and calls_grpc(prepared):
                 self.grpc.load()
                 plugin.grpc = GrpcOf(self.grpc, policy)
+        return plugin
+
+    def component(self, loader: Loader, prepared: PreparedComponent) -> ComponentPlugin:
+        """A component has no VM that others share: its `vm_id` is only where its shared data are."""
+        filter_ = prepared.filter
+        settings = settings_of(filter_, self.config.log.level)
+        engine = loader.engine
+        try:
+            loaded = checked(engine, prepared)
+        except WorldError as error:
+            raise FilterStartError(len(self.plugins), filter_.name, str(error), (), "type") from None
+        outline = prepared.outline
+        slot = ComponentSlot(
+            engine, loaded, prepared.world, interface_of(outline.exports), outline.memories, settings, self.services
+        )
+        self.slots[slot] = slot
+        slot.shares = prepared.imports("kv")
+        slot.quarantine = Quarantine(self.board, self.worker)
+        slot.quarantine.names.append(filter_.name)
+        instruments = self.telemetry.instruments.filter(filter_.name)
+        plugin = ComponentPlugin(loader.memory, slot, settings, instruments, filter_.isolation == "request")
+        if self.callouts is not None:
+            plugin.http = http_of(self.callouts, policy_of(filter_))
+        try:
+            plugin.describe()
+        except StartError as error:
+            if not self.board.served:
+                raise FilterStartError(len(self.plugins), filter_.name, error.reason, error.lines, error.cause) from None
+            plugin.failed("start", "start", error.reason, None, 0)
         return plugin
 
     def plan(self, route: Route) -> Plan:
@@ -157,7 +231,10 @@ class Chains:
     def refresh(self) -> None:
         """Before a snapshot: what filters count in the stream memory."""
         for plugin in self.plugins:
-            plugin.metrics.refresh()
+            plugin.refresh()
+        self.telemetry.instruments.vms.child(()).value = sum(
+            slot.ready if isinstance(slot, ComponentSlot) else slot.vm is not None for slot in self.slots.values()
+        )
 
     def state(self) -> dict[str, Any]:
         return {plugin.name: plugin.state() for plugin in self.plugins}
@@ -179,6 +256,8 @@ class Chains:
             slot.give_up()
 
     def close(self) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
         for slot in self.slots.values():
             slot.close()
         if self.sharing is not None:
@@ -238,6 +317,9 @@ def settings_of(filter_: Filter, log_level: str) -> Settings:
         header_bytes=limits.header_bytes,
         pause=limits.pause,
         tick=limits.tick,
+        clock=round((limits.clock or 0) * 1e9) or 1,
+        quarantine_faults=filter_.quarantine.faults if filter_.quarantine is not None else 0,
+        quarantine_window=filter_.quarantine.window if filter_.quarantine is not None else 0.0,
         environment=dict(filter_.capabilities.env),
         host_functions=filter_.capabilities.host_functions,
     )

@@ -27,6 +27,13 @@ class SendRequestData:
 
 
 @dataclass(slots=True)
+class SendRequestTrailers:
+    """The request's end, after its body: trailers, as they were when they left the chain. There may be none left."""
+
+    pairs: Pairs
+
+
+@dataclass(slots=True)
 class SendResponseHeaders:
     """The response's head is final: emit it to the client. `pairs`: as for the request's."""
 
@@ -40,6 +47,13 @@ class SendResponseData:
 
     data: bytes
     end_stream: bool
+
+
+@dataclass(slots=True)
+class SendResponseTrailers:
+    """The response's end, after its body: trailers, as for the request's."""
+
+    pairs: Pairs
 
 
 @dataclass(slots=True)
@@ -94,8 +108,10 @@ class Reset:
 Command = (
     SendRequestHeaders
     | SendRequestData
+    | SendRequestTrailers
     | SendResponseHeaders
     | SendResponseData
+    | SendResponseTrailers
     | PauseRequest
     | ResumeRequest
     | PauseResponse

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 from proxy.abi.memory import Region, StreamMemory
 from proxy.chain.chain import Chain
-from proxy.chain.commands import SEND_REQUEST_HEADERS, SEND_RESPONSE_HEADERS, SendRequestData, SendResponseData
+from proxy.chain.commands import (
+    SEND_REQUEST_HEADERS,
+    SEND_RESPONSE_HEADERS,
+    Pairs,
+    SendRequestData,
+    SendRequestTrailers,
+    SendResponseData,
+    SendResponseTrailers,
+)
 from proxy.telemetry.stream import StreamInfo
 
 
@@ -28,6 +36,9 @@ class EmptyChain(Chain):
         if data or end_stream:
             self.outbox.append(SendRequestData(data, end_stream))
 
+    def request_trailers(self, pairs: Pairs) -> None:
+        self.outbox.append(SendRequestTrailers(pairs))
+
     def response_headers(self, end_stream: bool) -> None:
         self.response_begun = True
         self.outbox.append(SEND_RESPONSE_HEADERS[end_stream])
@@ -35,6 +46,9 @@ class EmptyChain(Chain):
     def response_data(self, data: bytes, end_stream: bool) -> None:
         if data or end_stream:
             self.outbox.append(SendResponseData(data, end_stream))
+
+    def response_trailers(self, pairs: Pairs) -> None:
+        self.outbox.append(SendResponseTrailers(pairs))
 
     def local_reply(self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         begun, outbox = self.response_begun, self.outbox

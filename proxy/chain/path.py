@@ -10,13 +10,19 @@ callback, or from outside (`resume`). Filters nearer the frame's origin go on se
     BUFFER    on data, action 1: each later callback sees everything that was held so far
     WATERMARK on data, action 2: data is held, but each callback sees only what is new
     DROP      on data, action 3 and above: what is new is thrown away; what was held before stays held
+    TRAILERS  on trailers, action 1 and above, where nothing was held
+
+Trailers come behind all data, in the place of its end. A filter that answers their callback with Continue lets go of all that
+it holds; without that callback it does so too. Trailers that a filter begins in the last callback of a body are for the
+filters behind it: to them the body does not end with its data.
 
 ALL and WATERMARK stop the reading of that side when more than the filter's limit waits; BUFFER over the limit ends the
 stream (413, 500), since the filter asked for all of it.
 
 Where Envoy differs: a filter that continues in the very callback that pauses goes on here; there the stream hangs, or waits
 for the next callback. Continuing what is not paused does nothing here; there it can crash. A filter that, continued, pauses
-on more data than its limit gets the 413 or 500 here; there reading never starts again.
+on more data than its limit gets the 413 or 500 here; there reading never starts again. Trailers that a filter begins as it
+pauses wait with what it holds here; there they overtake it.
 """
 
 from enum import Enum
@@ -32,9 +38,11 @@ from proxy.abi.filter import (
     FAILED,
     LOCAL_REPLY,
     PAUSE,
+    TRAILERS,
     LocalReply,
     StreamFilter,
 )
+from proxy.abi.memory import REQUEST_TRAILERS, RESPONSE_TRAILERS
 from proxy.chain.commands import (
     REQUEST,
     RESPONSE,
@@ -47,8 +55,10 @@ from proxy.chain.commands import (
     ResumeResponse,
     SendRequestData,
     SendRequestHeaders,
+    SendRequestTrailers,
     SendResponseData,
     SendResponseHeaders,
+    SendResponseTrailers,
 )
 
 if TYPE_CHECKING:
@@ -68,12 +78,13 @@ class Stop(Enum):
     BUFFER = 3
     WATERMARK = 4
     DROP = 5
+    TRAILERS = 6
 
 
 class Hold:
     """What waits at one filter."""
 
-    __slots__ = ("data", "end", "filter", "headers", "headers_end", "over", "stop", "timed")
+    __slots__ = ("data", "end", "filter", "headers", "headers_end", "over", "stop", "timed", "trailers")
 
     def __init__(self, filter_: StreamFilter, stop: Stop, headers: bool, headers_end: bool) -> None:
         self.filter = filter_
@@ -85,6 +96,8 @@ class Hold:
         self.data = bytearray()
         self.end = False
         """The end of the stream waits behind `data`."""
+        self.trailers = False
+        """Trailers wait behind `data`, and end the stream."""
         self.over = False
         """`data` is more than the filter may hold: this side is not read."""
         self.timed = False
@@ -100,6 +113,9 @@ class Path:
     continued: int
     overflows_unseen: bool
     """Data over the limit of a buffering filter ends the stream before, not after the filter has seen it."""
+    begun_wait: bool
+    """Trailers that a filter begins wait at the next filter that holds data, and pass it by when it lets go; else that filter
+    has its callback at once."""
 
     def __init__(self, chain: "Chain", filters: list[StreamFilter], bodies: list[bool]) -> None:
         self.chain = chain
@@ -135,6 +151,12 @@ class Path:
     def data_command(self, data: bytes, end: bool) -> Command:
         raise NotImplementedError
 
+    def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
+        raise NotImplementedError
+
+    def trailers_command(self) -> Command:
+        raise NotImplementedError
+
     def reading_command(self, stop: bool) -> Command:
         raise NotImplementedError
 
@@ -161,6 +183,8 @@ class Path:
             return
         self.reached = len(filters)
         self.sent = True
+        if self.direction == RESPONSE:
+            self.chain.info.entered_status = 0
         if start and not end:
             # Of what was held more follows before the head is emitted; what filters edit then is not to be seen in it.
             pairs = self.chain.head(self.direction)
@@ -180,10 +204,17 @@ class Path:
         if data:
             self.feed(0, data, False)
         if end and not self.closed:
-            self.feed(0, b"", True)
+            self.finish_data(self.feed(0, b"", True))
 
-    def feed(self, start: int, data: bytes, end: bool) -> None:
-        """Data arrives at filter `start`. Emptied by a filter, it still goes to the others."""
+    def finish_data(self, begun: int) -> None:
+        """After `feed` with the end: trailers that a filter has begun follow, from the filter `begun` on; 0: none."""
+        if begun and not self.closed:
+            self.trailers(begun)
+
+    def feed(self, start: int, data: bytes, end: bool) -> int:
+        """Data arrives at filter `start`. Emptied by a filter, it still goes to the others. What it returns is for
+        `finish_data`; without `end` it is 0."""
+        begun = 0
         filters, bodies, holds = self.filters, self.bodies, self.holds
         for i in range(start, len(filters)):
             hold = holds.get(i) if holds else None
@@ -191,7 +222,10 @@ class Path:
                 hold.data += data
                 hold.end = end
                 self.check_watermark(hold)
-                return
+                if begun and self.begun_wait:
+                    self.wait_with_trailers(hold)
+                    return 0
+                return begun
             filter_ = filters[i]
             buffered = too_large = False
             if bodies[i]:
@@ -200,21 +234,26 @@ class Path:
                     too_large = len(hold.data) + len(data) > filter_.body_limit
                     if too_large and self.overflows_unseen:
                         self.overflow(filter_)
-                        return
+                        return begun
                     hold.data += data
                     data = bytes(hold.data)
                 result = self.call_body(filter_, data, end)
                 if result & BODY:
                     data = filter_.body
+                if end and result & TRAILERS:
+                    begun, end = i + 1, False
                 if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
-                    return
+                    return begun
                 if too_large:
                     self.overflow(filter_)
-                    return
+                    return begun
                 action = 0 if result & self.continued else result & ACTION
                 if action:
                     self.stop_data(i, action, data, end)
-                    return
+                    if begun > i or (begun and self.begun_wait):
+                        self.wait_with_trailers(self.holds.get(i))
+                        return 0
+                    return begun
             if hold is not None:
                 if hold.data and not buffered:
                     data = bytes(hold.data) + data
@@ -222,8 +261,52 @@ class Path:
                 if hold.headers:
                     self.headers(False, i + 1)
                     if self.closed:
-                        return
+                        return begun
+                if begun and self.begun_wait:
+                    begun = i + 1
         self.send(data, end)
+        return begun
+
+    def trailers(self, start: int = 0) -> None:
+        """Trailers arrive at filter `start`, loaded in their map; all data has come before."""
+        filters, holds = self.filters, self.holds
+        for i in range(start, len(filters)):
+            if self.closed:
+                return
+            hold = holds.get(i) if holds else None
+            if hold is not None and hold.stop is Stop.ALL:
+                self.wait_with_trailers(hold)
+                return
+            filter_ = filters[i]
+            buffers = hold is not None and hold.stop is Stop.BUFFER
+            result = self.call_trailers(filter_, bytes(hold.data) if hold is not None and buffers else None)
+            if hold is not None and buffers and result & BODY:
+                hold.data[:] = filter_.body
+            if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
+                return
+            if hold is not None and buffers and len(hold.data) > filter_.body_limit:
+                self.overflow(filter_)
+                return
+            if result & ACTION and not result & self.continued:
+                if hold is None:
+                    hold = holds[i] = Hold(filter_, Stop.TRAILERS, False, False)
+                self.wait_with_trailers(hold)
+                return
+            if hold is not None:
+                self.let_go(i, hold)
+                if hold.headers:
+                    self.headers(False, i + 1)
+                if hold.data and not self.closed:
+                    self.feed(i + 1, bytes(hold.data), False)
+        if not self.closed:
+            self.emit(self.trailers_command())
+            self.ended()
+
+    def wait_with_trailers(self, hold: Hold | None) -> None:
+        """Trailers end what waits there. Without a hold the stream has been ended by what went wrong."""
+        if hold is not None:
+            hold.trailers = hold.end = True
+            self.check_pause(hold)
 
     def stop_data(self, i: int, action: int, data: bytes, end: bool) -> None:
         """Filter `i` answered a data callback with `action`. `data`: what it was shown, as it left it."""
@@ -260,17 +343,30 @@ class Path:
 
     def resume(self, filter_: StreamFilter) -> None:
         """A filter continues what it held, from outside of this direction's callbacks. Without a hold nothing happens."""
+        # Only this closes the request's maps: a body callback that lets the headers go leaves them open (Envoy).
+        filter_.continued()
         i = next((i for i, hold in self.holds.items() if hold.filter is filter_), None)
         if i is None:
             return
         hold = self.holds[i]
         self.let_go(i, hold)
-        # A body callback that lets the headers go leaves their window open (Envoy).
-        hold.filter.continued(self.direction)
         if hold.headers:
             self.headers(hold.headers_end, i + 1)
-        if (hold.data or hold.end) and not self.closed:
-            self.feed(i if hold.stop is Stop.ALL else i + 1, bytes(hold.data), hold.end)
+        if not (hold.data or hold.end) or self.closed:
+            return
+        next_ = i if hold.stop is Stop.ALL else i + 1
+        if not hold.trailers:
+            begun = self.feed(next_, bytes(hold.data), hold.end)
+            if begun == i + 1 and hold.stop is Stop.ALL and not self.closed:
+                # Envoy: who held everything, and begins them in what is let go of, has their callback too.
+                self.trailers(i)
+            else:
+                self.finish_data(begun)
+            return
+        if hold.data:
+            self.feed(next_, bytes(hold.data), False)
+        if not self.closed:
+            self.trailers(next_)
 
     def let_go(self, i: int, hold: Hold) -> None:
         del self.holds[i]
@@ -341,6 +437,7 @@ class RequestPath(Path):
     direction = REQUEST
     continued = CONTINUE_REQUEST
     overflows_unseen = False
+    begun_wait = False
 
     def call_headers(self, filter_: StreamFilter, end: bool) -> int:
         return filter_.request_headers(end)
@@ -353,6 +450,12 @@ class RequestPath(Path):
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendRequestData(data, end)
+
+    def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
+        return filter_.request_trailers(held)
+
+    def trailers_command(self) -> Command:
+        return SendRequestTrailers(self.chain.memory.pairs(REQUEST_TRAILERS))
 
     def reading_command(self, stop: bool) -> Command:
         return PauseRequest() if stop else ResumeRequest()
@@ -370,6 +473,7 @@ class ResponsePath(Path):
     direction = RESPONSE
     continued = CONTINUE_RESPONSE
     overflows_unseen = True
+    begun_wait = True
 
     def call_headers(self, filter_: StreamFilter, end: bool) -> int:
         return filter_.response_headers(end)
@@ -382,6 +486,12 @@ class ResponsePath(Path):
 
     def data_command(self, data: bytes, end: bool) -> Command:
         return SendResponseData(data, end)
+
+    def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
+        return filter_.response_trailers(held)
+
+    def trailers_command(self) -> Command:
+        return SendResponseTrailers(self.chain.memory.pairs(RESPONSE_TRAILERS))
 
     def reading_command(self, stop: bool) -> Command:
         return PauseResponse() if stop else ResumeResponse()

@@ -354,6 +354,13 @@ class CalloutHandle:
         if end:
             self.finish(CalloutResult(self.status, self.headers, b"".join(self.body)))
 
+    def on_upstream_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """The body's end, from a cluster that passes trailers on."""
+        if self.over:
+            return
+        self.connection = None
+        self.finish(CalloutResult(self.status, self.headers, b"".join(self.body), pairs))
+
     def on_upstream_flush(self) -> None:
         """Nothing waits for the end of a read."""
 

@@ -14,7 +14,8 @@ Pairs = Sequence[tuple[bytes, bytes]]
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
 PATH = re.compile(rb"/[!-\"$-~\x80-\xff]*")  # origin-form; a server would cut off a fragment
-AUTHORITY = re.compile(rb"[!$&'()*+,;=%A-Za-z0-9._~:\[\]-]*")  # RFC 3986 section 3.2, without userinfo
+# RFC 3986 section 3.2, without userinfo, and without the comma that a second host comes with
+AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+;=%A-Za-z0-9._~-]+)(?::[0-9]{0,5})?")
 
 DROPPED: Final = frozenset({
     b"connection", b"expect", b"http2-settings", b"keep-alive", b"proxy-connection", b"te", b"trailer",

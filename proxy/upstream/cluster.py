@@ -15,9 +15,6 @@ from proxy.upstream.pool import Dial, Pool, Waiter
 from proxy.upstream.resolver import Resolver
 from proxy.upstream.write_batch import WriteBatch
 
-MAX_PENDING = 1024
-"""Requests that may wait for a connection when all are in use (Envoy's default of max_pending_requests)."""
-
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -52,6 +49,8 @@ class Cluster:
         self.instruments = instruments
         self.writes = writes
         self.max_connections = config.max_connections
+        self.max_pending = config.max_pending
+        self.trailers = config.trailers
         self.tls = tls_context(config.tls) if config.tls is not None else None
         self.server_name = config.tls.server_name if config.tls is not None else None
         self.connect_deadlines = deadlines.queue(config.connect_timeout, Dial.expire)
@@ -85,7 +84,7 @@ class Cluster:
         if self.connections < self.max_connections or self.make_room():
             self.connect_deadlines.start(dial)
             dial.start()
-        elif len(self.pending) < MAX_PENDING:
+        elif len(self.pending) < self.max_pending:
             self.connect_deadlines.start(dial)
             self.pending.append(dial)
         else:

@@ -21,6 +21,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive, tcp_nodelay
 
+from proxy.http1.chunks import FramingError
+from proxy.http1.follow import Follower
 from proxy.upstream.failure import Failure
 from proxy.upstream.write_batch import WriteBatch
 
@@ -33,6 +35,8 @@ MAX_FIELD = 64 * 1024
 MAX_HEADERS = 256
 MAX_HEAD = 128 * 1024
 """Bytes that may come, interim responses included, while a head is still incomplete."""
+MAX_TRAILERS = 64 * 1024
+"""Bytes of a trailer section."""
 MAX_TAIL = 256 * 1024
 """Bytes kept behind a 101 while a filter holds it."""
 READ_LIMIT = 1 << 30
@@ -44,7 +48,8 @@ NOTHING: deque[bytes] = deque()
 class ResponseSink(Protocol):
     """Who sent the request. All calls come from the event loop; each may let go of the connection.
 
-    Order: any number of interim, then head, then data until one call has `end`; or error at any point, which ends it.
+    Order: any number of interim, then head, then data until one call has `end` or trailers come in its place; or error at any
+    point, which ends it.
     `flush` follows when everything that one read brought was handed over.
     """
 
@@ -53,6 +58,10 @@ class ResponseSink(Protocol):
     def on_upstream_head(self, status: int, headers: RawHeaders, end: bool) -> None: ...
 
     def on_upstream_data(self, data: bytes, end: bool) -> None: ...
+
+    def on_upstream_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """At least one, names in lower case. Only from a connection that was made with `trailers`."""
+        ...
 
     def on_upstream_flush(self) -> None: ...
 
@@ -110,6 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
         "address",
         "body_parser",
         "chunked",
+        "follower",
         "head_parser",
         "head_size",
         "idle_since",
@@ -127,13 +137,17 @@ class UpstreamConnection(asyncio.Protocol):
         "sink",
         "switched",
         "tail",
+        "trailers",
         "transport",
         "writes",
     )
 
-    def __init__(self, owner: Owner, address: str, writes: WriteBatch) -> None:
+    def __init__(self, owner: Owner, address: str, writes: WriteBatch, trailers: bool = False) -> None:
+        """`trailers`: hand them over; else they are dropped."""
         self.owner = owner
         self.address = address
+        self.trailers = trailers
+        self.follower: Follower | None = None
         self.loop = writes.loop
         self.writes = writes
         self.transport: asyncio.Transport | None = None
@@ -185,6 +199,8 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 self.body_parser = parser
         self.active = parser
+        if self.trailers:
+            self.follower = Follower(MAX_HEADERS, MAX_TRAILERS, EMPTY_PAYLOAD)
         self.sink = sink
         self.replied = False
         self.head_size = 0
@@ -301,9 +317,12 @@ class UpstreamConnection(asyncio.Protocol):
             if payload is not None and payload.is_eof():
                 # The response ended well; what follows it is broken.
                 self.must_close = True
-                self.deliver(sink, payload, True)
+                if self.follower is None or self.follow(self.follower, data, ()):
+                    self.deliver(sink, payload, True)
             else:
                 self.fail(Failure.PROTOCOL, type(error).__name__)
+            return
+        if self.follower is not None and not self.follow(self.follower, data, messages):
             return
         head = None
         for message, body in messages:
@@ -313,6 +332,9 @@ class UpstreamConnection(asyncio.Protocol):
             code: int = message.code
             if message.version[0] != 1 or code < 100:
                 self.fail(Failure.PROTOCOL, "version or status out of range")
+                return
+            if message.chunked and not message.version[1]:
+                self.fail(Failure.PROTOCOL, "chunked in HTTP/1.0")  # RFC 9112 6.1
                 return
             if code >= 200:
                 head = message
@@ -343,6 +365,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.deliver(sink, payload, payload.is_eof())
             return
         complete = payload.is_eof()
+        follower = self.follower
         if complete:
             # Nobody reads from it again, so its one piece is taken past its bookkeeping.
             pieces = NOTHING if payload is EMPTY_PAYLOAD else payload._buffer
@@ -355,8 +378,10 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             chunk = payload.read_nowait()
         sink.on_upstream_head(head.code, head.raw_headers, False)
-        if chunk or complete:
-            # A sink that let go inside the call above ignores this one.
+        # A sink that let go inside the call above ignores this one.
+        if complete and follower is not None:
+            self.end(sink, follower, payload, chunk)
+        elif chunk or complete:
             sink.on_upstream_data(chunk, complete)
         sink.on_upstream_flush()
 
@@ -383,12 +408,34 @@ class UpstreamConnection(asyncio.Protocol):
 
     def deliver(self, sink: ResponseSink, payload: StreamReader, complete: bool) -> None:
         chunk = payload.read_nowait()
+        # With `finish` the connection may serve another, with a follower of its own.
+        follower = self.follower
         if complete:
             self.finish()
         elif not chunk:
             return
-        sink.on_upstream_data(chunk, complete)
+        if complete and follower is not None:
+            self.end(sink, follower, payload, chunk)
+        else:
+            sink.on_upstream_data(chunk, complete)
         sink.on_upstream_flush()
+
+    def end(self, sink: ResponseSink, follower: Follower, payload: StreamReader, chunk: bytes) -> None:
+        """The last of a body, and its trailers."""
+        trailers = follower.take(payload)
+        if chunk or not trailers:
+            sink.on_upstream_data(chunk, not trailers)
+        if trailers:
+            sink.on_upstream_trailers(trailers)
+
+    def follow(self, follower: Follower, data: bytes, messages: Any) -> bool:
+        """False: the response is not what the parser takes it for."""
+        try:
+            follower.follow(data, messages)
+        except FramingError as error:
+            self.fail(Failure.PROTOCOL, error.reason)
+            return False
+        return True
 
     def finish(self) -> None:
         """The response is complete: back to the pool if the connection is in a known, clean state; else close."""

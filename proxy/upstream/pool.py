@@ -42,7 +42,7 @@ class Dial:
         self.begun = True
         pool = self.pool
         cluster = pool.cluster
-        connection = UpstreamConnection(pool, pool.address, cluster.writes)
+        connection = UpstreamConnection(pool, pool.address, cluster.writes, cluster.trailers)
         # Once there is a transport, the count goes down in Pool.closed.
         failure, error = Failure.CONNECT, ""
         try:

@@ -6,8 +6,11 @@ before data:
     rq        the request's headers; `rq!` without a body       A.rqh   filter A's request headers callback, A.rqh!
     rq:one    request data; rq:one!                             A.rqb:one    its request body callback
     rs, rs:ok the same of the response                          A.rsh, A.rsb:ok
+    rqt:x     request trailers, one field, x; rst:x             A.rqt:x    its request trailers callback; A.rst:x
+                                                                A.rqt:x/one  the same; it holds `one` of the body
     cont0:A   A continues the request from outside; cont1:A     up, up:one   request headers, data go upstream
     reply:A   A answers from outside, with its script's `tick`  down=200, down:ok   response headers (status), data go down
+                                                                upt:x, downt:x  trailers go upstream, down
     local:413 the gateway answers                               stop0, read0 stop, go on reading the request; stop1, read1
     expire    the pause deadline is over                        clock=15, unclock   that deadline starts, ends
     finish    the stream is over: A.finish                      answer=details, reset=details
@@ -25,9 +28,17 @@ from proxy.abi.filter import (
     CONTINUE_RESPONSE,
     FAILED,
     LOCAL_REPLY,
+    TRAILERS,
     LocalReply,
 )
-from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, Region, StreamMemory
+from proxy.abi.memory import (
+    REQUEST_HEADERS,
+    REQUEST_TRAILERS,
+    RESPONSE_HEADERS,
+    RESPONSE_TRAILERS,
+    Region,
+    StreamMemory,
+)
 from proxy.chain import commands
 from proxy.chain.chain import Chain
 from proxy.chain.commands import Command
@@ -40,13 +51,14 @@ SECONDS = 15.0
 
 class Step(NamedTuple):
     """What one callback answers. `reply`: it also sends a local reply; `body`: it leaves that as the body; `fails`: its VM
-    stops in it."""
+    stops in it; `trailers`: it leaves that as the trailers."""
 
     action: int = 0
     flags: int = 0
     body: bytes | None = None
     reply: LocalReply | None = None
     fails: bool = False
+    trailers: bytes | None = None
 
 
 GO = Step()
@@ -64,6 +76,11 @@ HOLD_CONT1 = Step(1, CONTINUE_RESPONSE)
 
 def edit(body: bytes, action: int = 0) -> Step:
     return Step(action, body=body)
+
+
+def begins(trailers: bytes, action: int = 0) -> Step:
+    """In the last callback of a body: there are trailers now, one field of that name, or none."""
+    return Step(action, TRAILERS, trailers=trailers)
 
 
 def says(status: int, body: bytes = b"body", details: str = "d", action: int = 1) -> Step:
@@ -108,6 +125,8 @@ class Scripted:
         rqb: Sequence[Step] = (),
         rsh: Sequence[Step] = (),
         rsb: Sequence[Step] = (),
+        rqt: Sequence[Step] = (),
+        rst: Sequence[Step] = (),
         tick: Step = GO,
         allow: bool = False,
         limit: int = LIMIT,
@@ -117,7 +136,14 @@ class Scripted:
         vm: Machine | None = None,
         forever: bool = False,
     ) -> None:
-        self.steps = {"rqh": list(rqh), "rqb": list(rqb), "rsh": list(rsh), "rsb": list(rsb)}
+        self.steps = {
+            "rqh": list(rqh),
+            "rqb": list(rqb),
+            "rsh": list(rsh),
+            "rsb": list(rsb),
+            "rqt": list(rqt),
+            "rst": list(rst),
+        }
         self.tick = tick
         self.stops_iteration_on_headers = allow
         self.body_limit = limit
@@ -130,9 +156,13 @@ class Scripted:
         self.body = b""
         self.local_reply: LocalReply | None = None
         self.calls: list[str] = []
-        self.released: list[int] = []
+        self.released = 0
         self.complaints = 0
+        self.held_all = any(step.action not in (0, 2) for step in [*rqh, *rsh])
+        """It may hold a head with all that follows."""
         self.check: Callable[[str], None] = lambda callback: None
+        self.memory = Memory()
+        """The stage's."""
 
     @property
     def down(self) -> bool:
@@ -150,6 +180,16 @@ class Scripted:
     def response_body(self, data: bytes, end_stream: bool) -> int:
         return self.call("rsb", ":" + text(data), end_stream)
 
+    def request_trailers(self, held: bytes | None) -> int:
+        return self.call_trailers("rqt", REQUEST_TRAILERS, held)
+
+    def response_trailers(self, held: bytes | None) -> int:
+        return self.call_trailers("rst", RESPONSE_TRAILERS, held)
+
+    def call_trailers(self, callback: str, map_: int, held: bytes | None) -> int:
+        what = ":" + names(self.memory.pairs(map_))
+        return self.call(callback, what if held is None else f"{what}/{text(held)}", False)
+
     def call(self, callback: str, data: str, end_stream: bool) -> int:
         failed = 0 if self.fails_open else FAILED
         if self.vm.dead:
@@ -162,9 +202,14 @@ class Scripted:
             self.vm.dead = True
             return failed
         result = step.action | step.flags
+        if not end_stream:
+            result &= ~TRAILERS
         if step.body is not None:
             self.body = step.body
             result |= BODY
+        if step.trailers is not None and (end_stream or callback in ("rqt", "rst")):
+            map_ = REQUEST_TRAILERS if callback in ("rqb", "rqt") else RESPONSE_TRAILERS
+            self.memory.set_pairs(map_, [(step.trailers, b"1")] if step.trailers else [])
         if step.reply is not None:
             self.local_reply = step.reply
             result |= LOCAL_REPLY
@@ -176,8 +221,8 @@ class Scripted:
     def overdue(self) -> None:
         self.complaints += 1
 
-    def continued(self, direction: int) -> None:
-        self.released.append(direction)
+    def continued(self) -> None:
+        self.released += 1
 
     def finish(self) -> None:
         if not self.vm.dead:
@@ -200,6 +245,7 @@ class Stage:
             filter_.name = name
             filter_.calls = self.calls
             filter_.check = self.check
+            filter_.memory = self.memory
         bodies = [filter_.bodies for filter_ in self.filters]
         self.chain.take_part(list(self.filters), bodies, bodies)
         if content_type is not None:
@@ -214,7 +260,7 @@ class Stage:
         assert self.memory.live is self.region, "a callback ran while its stream's memory was not attached"
         for command in self.chain.outbox:
             assert not isinstance(command, commands.Reset), "a callback ran after the end"
-            if callback in ("rqh", "rqb"):
+            if callback in ("rqh", "rqb", "rqt"):
                 assert not isinstance(command, commands.AnswerLocally), "a request callback ran after the answer"
 
     def named(self, name: str) -> Scripted:
@@ -228,6 +274,10 @@ class Stage:
         end = event.endswith("!")
         data = rest.removesuffix("!").encode()
         match kind.removesuffix("!"):
+            case "rqt":
+                chain.request_trailers([(data, b"1")])
+            case "rst":
+                chain.response_trailers([(data, b"1")])
             case "rq" if ":" in event:
                 chain.request_data(data, end)
             case "rq":
@@ -268,6 +318,10 @@ class Stage:
                 return "up" + "!" * end
             case commands.SendRequestData(data, end):
                 return f"up:{text(data)}{'!' * end}"
+            case commands.SendRequestTrailers(pairs):
+                return f"upt:{names(pairs)}"
+            case commands.SendResponseTrailers(pairs):
+                return f"downt:{names(pairs)}"
             case commands.SendResponseHeaders(end):
                 self.memory.attach(self.region)
                 status = self.memory.get(RESPONSE_HEADERS, b":status") or b"none"
@@ -307,6 +361,11 @@ def play(case: Case) -> None:
     stage = Stage(case.filters, **case.options)
     said = [" ".join(stage.line(line.split()[0]).split()) for line in expected]
     assert said == expected
+
+
+def names(pairs: Sequence[tuple[bytes, bytes]]) -> str:
+    """The fields of a map as one word."""
+    return ",".join(name.decode() for name, _ in pairs)
 
 
 def text(data: bytes) -> str:

@@ -26,6 +26,7 @@ from tests.chain.doubles import (
     Scripted,
     Stage,
     Step,
+    begins,
     edit,
     says,
 )
@@ -34,6 +35,8 @@ PASSING = [GO, HOLD, WATERMARK, CONT0, CONT1, HOLD_CONT0, HOLD_CONT1, Step(2, CO
 """Data callbacks' answers that lose nothing and change nothing."""
 ON_HEADERS = [*PASSING, Step(3), Step(9)]
 MEDDLING = [DROP, edit(b""), edit(b"new"), edit(b"new", 1), edit(b"new", 2)]
+BEGINNING = [begins(b"own"), begins(b""), begins(b"own", 1), begins(b"own", 2), begins(b"own", 3)]
+"""Of a body's last callback; elsewhere they mean nothing."""
 ENDING = [FAIL, CLOSE0, CLOSE1, says(403), says(403, b""), says(500, action=0)]
 PIECE = 12
 """Most bytes in a piece; the filters' limits are 8, 16 or 40."""
@@ -50,6 +53,8 @@ def scripted(headers: list[Step], data: list[Step], limits: list[int]) -> st.Sea
         rqb=steps(data),
         rsh=steps(headers),
         rsb=steps(data),
+        rqt=steps([step for step in data if step.trailers is None]),
+        rst=steps([step for step in data if step.trailers is None]),
         tick=st.sampled_from([says(403), says(503, b"")]),
         allow=st.booleans(),
         limit=st.sampled_from(limits),
@@ -65,6 +70,7 @@ class Wire:
         self.begun = [False, False]
         self.ended = [False, False]
         self.sent = [b"", b""]
+        self.trailers: list[list[bytes] | None] = [None, None]
         self.stopped = [False, False]
         self.clock = False
         self.answered = False
@@ -86,6 +92,10 @@ class Wire:
                 self.headers(1, end)
             case commands.SendResponseData(data, end):
                 self.data(1, data, end)
+            case commands.SendRequestTrailers(pairs):
+                self.end_with(0, [name for name, _ in pairs])
+            case commands.SendResponseTrailers(pairs):
+                self.end_with(1, [name for name, _ in pairs])
             case commands.PauseRequest() | commands.PauseResponse():
                 side = int(isinstance(command, commands.PauseResponse))
                 assert not self.stopped[side], "stopped twice"
@@ -121,6 +131,13 @@ class Wire:
         self.sent[side] += data
         self.ended[side] = end
 
+    def end_with(self, side: int, trailers: list[bytes]) -> None:
+        assert self.begun[side], "trailers before headers"
+        assert not self.ended[side], "trailers after the end"
+        assert side or not self.answered, "a request after its answer"
+        self.trailers[side] = trailers
+        self.ended[side] = True
+
 
 def settle(stage: Stage, wire: Wire) -> None:
     """Let go of everything, until nothing is held."""
@@ -139,7 +156,9 @@ class Stream(RuleBasedStateMachine):
 
     @initialize(
         filters=st.lists(
-            scripted([*ON_HEADERS, *ENDING], [*PASSING * 2, *MEDDLING, *ENDING], [8, 16, 40]), min_size=1, max_size=3
+            scripted([*ON_HEADERS, *ENDING], [*PASSING * 2, *MEDDLING, *BEGINNING, *ENDING], [8, 16, 40]),
+            min_size=1,
+            max_size=3,
         )
     )
     def begin(self, filters: list[Scripted]) -> None:
@@ -179,6 +198,12 @@ class Stream(RuleBasedStateMachine):
         self.fed[0] = 2 if end else 1
         self.feed(f"rq:{'q' * size}{'!' * end}")
 
+    @precondition(lambda self: self.reads(0))
+    @rule()
+    def request_trailers(self) -> None:
+        self.fed[0] = 2
+        self.feed("rqt:t")
+
     def upstream_answers(self) -> bool:
         return self.wire.begun[0] and not self.wire.answered and not self.wire.over and not self.finished
 
@@ -193,6 +218,12 @@ class Stream(RuleBasedStateMachine):
     def response_data(self, size: int, end: bool) -> None:
         self.fed[1] = 2 if end else 1
         self.feed(f"rs:{'s' * size}{'!' * end}")
+
+    @precondition(lambda self: self.upstream_answers() and self.reads(1))
+    @rule()
+    def response_trailers(self) -> None:
+        self.fed[1] = 2
+        self.feed("rst:t")
 
     @rule(name=st.sampled_from("ABC"), side=st.sampled_from("01"))
     def resume(self, name: str, side: str) -> None:
@@ -227,9 +258,14 @@ class Stream(RuleBasedStateMachine):
     @invariant()
     def callbacks_come_in_order(self) -> None:
         for filter_ in self.stage.filters:
-            for headers, data in (("rqh", "rqb"), ("rsh", "rsb")):
+            for headers, data, trailers in (("rqh", "rqb", "rqt"), ("rsh", "rsb", "rst")):
                 calls = [c.split(".")[1] for c in self.calls if c[0] == filter_.name]
-                kinds = [c for c in calls if c[:3] in (headers, data)]
+                kinds = [c for c in calls if c[:3] in (headers, data, trailers)]
+                assert not [c for c in kinds[:-1] if c[:3] == trailers], "a callback after trailers"
+                # Who held everything and begins trailers has both ends (Envoy).
+                two = len(kinds) > 1 and kinds[-1][:3] == trailers and kinds[-2][-1] == "!"
+                assert not two or filter_.held_all, "two ends"
+                kinds = [c for c in kinds if c[:3] != trailers]
                 assert [c[:3] for c in kinds].count(headers) <= 1, "headers twice"
                 assert not kinds or kinds[0][:3] == headers, "data before headers"
                 assert not [c for c in kinds[:-1] if c.endswith("!")], "a callback after the end"
@@ -290,16 +326,16 @@ TestStream.settings = settings(max_examples=300, stateful_step_count=25, deadlin
 
 @settings(max_examples=300, deadline=None)
 @given(
-    filters=st.lists(scripted(ON_HEADERS, PASSING, [1000]), max_size=3),
+    filters=st.lists(scripted(ON_HEADERS, [*PASSING * 2, *BEGINNING[:4]], [1000]), max_size=3),
     request=st.lists(st.integers(0, 5), max_size=6),
     response=st.lists(st.integers(0, 5), max_size=6),
-    ends=st.tuples(st.booleans(), st.booleans()),
+    ends=st.tuples(*[st.sampled_from(["data", "apart", "trailers"])] * 2),
     resumes=st.lists(st.sampled_from(["0:A", "0:B", "0:C", "1:A", "1:B", "1:C", "none", "none"]), max_size=30),
 )
 def test_bytes_pass_unchanged(
-    filters: list[Scripted], request: list[int], response: list[int], ends: tuple[bool, bool], resumes: list[str]
+    filters: list[Scripted], request: list[int], response: list[int], ends: tuple[str, str], resumes: list[str]
 ) -> None:
-    """Under any pieces and any pauses, what goes in comes out; and its end with it, once."""
+    """Under any pieces and any pauses, what goes in comes out; and its end with it, once, by trailers if they came."""
     stage, wire = Stage(filters), Wire()
     alphabet = iter("abcdefghijklmnopqrstuvwxyz" * 4)
     sent = ["", ""]
@@ -314,21 +350,25 @@ def test_bytes_pass_unchanged(
         for i, size in enumerate(sizes):
             piece = "".join(next(alphabet) for _ in range(size))
             sent[side] += piece
-            feed(f"{word}:{piece}{'!' * (ends[side] and i == len(sizes) - 1)}")
+            feed(f"{word}:{piece}{'!' * (ends[side] == 'data' and i == len(sizes) - 1)}")
             between = resumes.pop() if resumes else "none"
             if between != "none" and "ABC".index(between[2]) < len(filters):
                 feed(f"cont{between}")
-        if not ends[side] or not sizes:
+        if ends[side] == "trailers":
+            feed(f"{word}t:x")
+        elif ends[side] == "apart" or not sizes:
             feed(f"{word}:!")
 
     feed_side(0, request)
     settle(stage, wire)
     assert wire.sent[0].decode() == sent[0]
     assert wire.ended[0]
+    assert wire.trailers[0] == [b"x"] if ends[0] == "trailers" else wire.trailers[0] in (None, [], [b"own"])
     feed_side(1, response)
     settle(stage, wire)
     assert wire.sent[1].decode() == sent[1]
     assert wire.ended[1]
+    assert wire.trailers[1] == [b"x"] if ends[1] == "trailers" else wire.trailers[1] in (None, [], [b"own"])
     assert not wire.answered
     assert not wire.reset
     assert not wire.clock

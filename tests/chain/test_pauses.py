@@ -19,6 +19,7 @@ from tests.chain.doubles import (
     edit,
     name_of,
     play,
+    says,
 )
 
 BY_DEFAULT = [
@@ -296,5 +297,23 @@ def test_a_filter_is_told_of_releases_from_outside() -> None:
     stage = Stage([a, b])
     for event in ("rq", "rq:one!", "rs", "rs:ok", "cont1:B", "rs:!"):
         stage.line(event)
-    assert a.released == []
-    assert b.released == [1]
+    assert a.released == 0
+    assert b.released == 1
+
+
+def test_continuing_one_direction_is_told_even_if_nothing_is_held_there() -> None:
+    """Envoy's continueStream shuts the request's maps, whatever comes of it."""
+    stage = Stage([a := Scripted(rqh=[HOLD])])
+    stage.line("rq!")
+    stage.line("cont1:A")
+    assert a.released == 1
+    assert stage.line("cont0:A") == "cont0:A > | unclock up!"
+    assert a.released == 2
+
+
+def test_the_status_with_which_a_response_entered_is_kept_while_its_head_is_in_the_chain() -> None:
+    stage = Stage([Scripted(rsh=[HOLD]), Scripted(rqh=[says(403)])])
+    stage.line("rq!")
+    assert stage.chain.info.entered_status == 403
+    stage.line("cont1:A")
+    assert stage.chain.info.entered_status == 0

@@ -83,6 +83,7 @@ class Bench:
         trusted: bool = False,
         connect_timeout: float = 2.0,
         max_connections: int = 1024,
+        max_pending: int = 1024,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self.loop)
@@ -96,6 +97,7 @@ class Bench:
                     endpoints=[f"127.0.0.1:{port}" for port in ([ports] if isinstance(ports, int) else ports)],  # type: ignore[arg-type]
                     connect_timeout=connect_timeout,
                     max_connections=max_connections,
+                    max_pending=max_pending,
                 ),
                 self.writes,
                 self.deadlines,

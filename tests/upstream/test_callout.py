@@ -198,9 +198,9 @@ async def test_calls_in_flight_are_limited_per_filter() -> None:
         assert (await bench.call(caller, "auth", head())).status == 200
 
 
-async def test_a_cluster_that_takes_no_more_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.upstream.cluster.MAX_PENDING", 1)
-    async with Upstream([Answer([Body(), 0.1, OK])]) as auth, Bench({"auth": auth.port}, max_connections=1) as bench:
+async def test_a_cluster_that_takes_no_more_refuses_at_once() -> None:
+    cluster = {"max_connections": 1, "max_pending": 1}
+    async with Upstream([Answer([Body(), 0.1, OK])]) as auth, Bench({"auth": auth.port}, **cluster) as bench:
         caller = policy("cluster:auth")
         running = [bench.start(caller, "auth", head())[1] for _ in range(2)]
         with pytest.raises(CalloutError) as refused:
@@ -276,6 +276,14 @@ async def test_trailers_do_not_become_headers_of_the_next_response() -> None:
         result = await bench.call(policy("cluster:auth"), "auth", head())
         assert auth.connections == 1
     assert result.headers == [(b":status", b"200"), (b"content-length", b"2")]
+
+
+async def test_trailers_reach_the_filter_from_a_cluster_that_passes_them_on() -> None:
+    answers = [chunked([b"x"], trailers=[("T", "1"), ("set-cookie", "2")])]
+    async with Upstream(answers) as auth, Bench({"auth": auth.port}) as bench:
+        bench.clusters["auth"].trailers = True
+        result = await bench.call(policy("cluster:auth"), "auth", head())
+    assert (result.body, result.trailers) == (b"x", [(b"t", b"1")])
 
 
 async def test_a_filter_may_call_again_from_the_callback() -> None:

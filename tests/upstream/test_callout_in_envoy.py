@@ -41,7 +41,8 @@ CASES: Sequence[tuple[Call, Answer | None]] = [
     (call((b"content-length", b"99"), (b"z", b"1"), method=b"POST", body=b"hello"), OK),
     (call((b"X-Dup", b"1"), (b"a", b"b"), (b"x-dup", b"2"), (b"x-forwarded-for", b"1")), OK),
     (call(*((name, value) for name in REPEATED for value in (b"1", b"2"))), OK),
-    (call((b"host", b"other"), (b":path", b"/b"), (b":scheme", b"https"), (b":status", b"1"), (b"", b"1")), OK),
+    # Not a second host: Envoy sends `auth.test,other`, here the call is refused (tests/attacks/cases/filter.py).
+    (call((b":path", b"/b"), (b":scheme", b"https"), (b":status", b"1"), (b"", b"1")), OK),
     (call((b"tab", b"a\tb"), (b"high", b"\xff\xc3\xa9")), OK),
     (call(), sized(b"", 302, [("location", "http://127.0.0.1:1/")])),
     (call(), Answer([Body(), answer_head(204)])),

@@ -79,6 +79,9 @@ class Sink:
         if end:
             self.events.append("end")
 
+    def on_upstream_trailers(self, pairs: Any) -> None:
+        self.events += [pairs, "end"]
+
     def on_upstream_flush(self) -> None:
         pass
 
@@ -92,9 +95,9 @@ class Sink:
         self.events.append("drained")
 
 
-def connect() -> tuple[UpstreamConnection, Transport, Owner]:
+def connect(trailers: bool = False) -> tuple[UpstreamConnection, Transport, Owner]:
     owner = Owner()
-    connection = UpstreamConnection(owner, "a:1", WriteBatch(LOOP))
+    connection = UpstreamConnection(owner, "a:1", WriteBatch(LOOP), trailers)
     transport = Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]
     return connection, transport, owner
@@ -135,18 +138,20 @@ RESPONSES: dict[str, tuple[bytes, bool, list[Any]]] = {
 
 def normal(events: list[Any]) -> list[Any]:
     """A body of nothing before the end, whether it came as a piece or not."""
-    if "end" in events and not isinstance(events[events.index("end") - 1], bytes):
+    if "end" in events and not isinstance(events[events.index("end") - 1], (bytes, list)):
         events.insert(events.index("end"), b"")
     return events
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(sorted(RESPONSES)), min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_any_sequence_in_any_pieces_on_one_connection(cases: list[str], random: Any) -> None:
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(sorted(RESPONSES)), min_size=1, max_size=6), st.randoms(use_true_random=False), st.booleans())
+def test_any_sequence_in_any_pieces_on_one_connection(cases: list[str], random: Any, trailers: bool) -> None:
     """One connection, its parsers kept: every response gives its events wherever the bytes are cut."""
-    connection, transport, owner = connect()
+    connection, transport, owner = connect(trailers)
     for turn, case in enumerate(cases, 1):
         data, head, expected = RESPONSES[case]
+        if trailers and b"T: u" in data:
+            expected = [*expected[:-1], [(b"t", b"u")], "end"]
         sink = Sink()
         connection.begin(sink, b"request", head, True)
         while data:
@@ -237,3 +242,49 @@ def test_only_the_sink_may_pause_and_let_go() -> None:
     assert not transport.closed
     connection.let_go(second)
     assert transport.closed
+
+
+def test_trailers_are_those_of_the_response_though_the_connection_serves_another() -> None:
+    """Given back, it may be taken at once, before the sink has heard of the end."""
+
+    class Next(Owner):
+        def give_back(self, connection: UpstreamConnection) -> None:
+            super().give_back(connection)
+            if self.given_back == 1:
+                connection.begin(second, b"request", False, True)
+
+    first, second = Sink(), Sink()
+    connection = UpstreamConnection(Next(), "a:1", WriteBatch(LOOP), True)
+    connection.connection_made(Transport())  # type: ignore[arg-type]
+    connection.begin(first, b"request", False, True)
+    chunked = RESPONSES["chunked"][0]
+    connection.data_received(chunked)
+    connection.data_received(chunked.replace(b"T: u", b"V: w"))
+    assert first.events == [("head", 200), b"abcde", [(b"t", b"u")], "end"]
+    assert second.events == [("head", 200), b"abcde", [(b"v", b"w")], "end"]
+
+
+@pytest.mark.parametrize("end", [b"0\r\nt: u\n\r\n", b"0\r\nt: u\r\n v\r\n\r\n", b"0\r\nt: \0\r\n\r\n", b"0\r\nt u\r\n\r\n"])
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_a_section_that_may_be_read_in_two_ways_ends_the_connection(end: bytes, cut: int) -> None:
+    """The parser takes most of these from a response."""
+    connection, transport, owner = connect(trailers=True)
+    sink = Sink()
+    connection.begin(sink, b"request", False, True)
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + end
+    while data and not transport.closed:
+        connection.data_received(data[:cut])
+        data = data[cut:]
+    assert sink.events[-1] is Failure.PROTOCOL
+    assert transport.closed
+    assert not owner.given_back
+
+
+def test_surplus_behind_trailers_closes_the_connection() -> None:
+    connection, transport, owner = connect(trailers=True)
+    sink = Sink()
+    connection.begin(sink, b"request", False, True)
+    connection.data_received(RESPONSES["chunked"][0] + RESPONSES["sized"][0])
+    assert sink.events == [("head", 200), b"abcde", [(b"t", b"u")], "end"]
+    assert transport.closed
+    assert not owner.given_back
