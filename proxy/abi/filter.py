@@ -20,6 +20,8 @@ CONTINUE_RESPONSE: Final = 1 << 11
 CLOSE_REQUEST: Final = 1 << 12
 CLOSE_RESPONSE: Final = 1 << 13
 BODY: Final = 1 << 14
+TRAILERS: Final = 1 << 16
+"""The last callback of a body has begun trailers: there are some now, perhaps empty."""
 SWITCHED: Final = 1 << 18
 """The callback set an effective context: what it asked for may concern other streams."""
 FAILED: Final = 1 << 17
@@ -65,7 +67,7 @@ class StreamFilter(Protocol):
     """One filter's part in one stream. Callbacks return an action and flags; they never raise."""
 
     body: bytes
-    """What a body callback left; valid when its result has BODY."""
+    """What a body or trailers callback left; valid when its result has BODY."""
     local_reply: LocalReply | None
     """Valid when a result has LOCAL_REPLY."""
 
@@ -93,6 +95,12 @@ class StreamFilter(Protocol):
     def response_headers(self, end_stream: bool) -> int: ...
     def response_body(self, data: bytes, end_stream: bool) -> int: ...
 
+    def request_trailers(self, held: bytes | None) -> int:
+        """The trailers are loaded. `held`: what it buffers of the body, to read and to edit; None: nothing."""
+        ...
+
+    def response_trailers(self, held: bytes | None) -> int: ...
+
     @property
     def fails_open(self) -> bool:
         """Its on_failure: go on without it."""
@@ -103,8 +111,8 @@ class StreamFilter(Protocol):
     def overdue(self) -> None:
         """It has held the stream longer than it may: to be logged and counted."""
 
-    def continued(self, direction: int) -> None:
-        """The chain has released what this filter held: its maps of that direction close."""
+    def continued(self) -> None:
+        """This filter continues a direction: the request's maps close to it, whichever it was (Envoy: continueStream)."""
 
     def finish(self) -> None:
         """The stream is over: log, done, delete."""

@@ -35,6 +35,7 @@ UPGRADE: Final = 2
 HEAD_REQUEST: Final = 4
 HTTP_10: Final = 8
 CLOSE: Final = 16
+PASS_TRAILERS: Final = 32
 
 SAID_EXPECT: Final = 1 << 8
 
@@ -54,12 +55,13 @@ REASONS: Final = (
     "the method is not a token, or not one that is forwarded",
     "the path is not well-formed",
     "the authority is not a host",
-    "a header name is not a token",
+    "a header name is not a token, or has an underscore",
     "a header value has control characters or an unknown expectation",
     "the status is not one of a final response",
     "the content-length is not one number",
     "the head is too large",
     "the protocol is not known",
+    "the transfer-encoding is not chunked",
 )
 HEAD_WORDS: Final = 3
 """Words of stream_head before its maps."""
@@ -108,6 +110,10 @@ class HeadOptions(NamedTuple):
     request_id: str = "keep"
     via: str | None = "penstock"
     scheme: str = "http"
+    trailers: bool = False
+    """Filters see `te: trailers` and `trailer`."""
+    underscores: str = "reject"
+    """What becomes of a request with such a field name, or of the field: reject, drop, keep."""
 
 
 class Layout(NamedTuple):
@@ -299,7 +305,9 @@ class StreamMemory:
         texts = self.keep(via + scheme)
         forwarded = {"off": 0, "append": 1, "replace": 2}[options.forwarded]
         request_id = {"off": 0, "keep": 1, "replace": 2}[options.request_id]
-        return self.keep(struct.pack("<6I", forwarded, request_id, texts, len(via), texts + len(via), len(scheme)))
+        underscores = {"reject": 0, "drop": 1, "keep": 2}[options.underscores]
+        words = forwarded, request_id, texts, len(via), texts + len(via), len(scheme), options.trailers, underscores
+        return self.keep(struct.pack("<8I", *words))
 
     def load_request(
         self, fields: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, options: int, peer: bytes, request_id: bytes
@@ -341,11 +349,13 @@ class StreamMemory:
         return result
 
     def emit_request(self, flags: int) -> Head:
-        """The live stream's request as bytes for an HTTP/1.1 upstream. `flags`: END_STREAM, UPGRADE. Raises HeadError."""
+        """The live stream's request as bytes for an HTTP/1.1 upstream. `flags`: END_STREAM, UPGRADE, PASS_TRAILERS (keep `te:
+        trailers` and `trailer`). Raises HeadError."""
         return self.emit(self.emit_request_function, flags)
 
     def emit_response(self, flags: int) -> Head:
-        """The live stream's response as bytes. `flags`: END_STREAM, UPGRADE, HEAD_REQUEST, HTTP_10, CLOSE. Raises HeadError."""
+        """The live stream's response as bytes. `flags`: END_STREAM, UPGRADE, HEAD_REQUEST, HTTP_10, CLOSE, PASS_TRAILERS (keep
+        `trailer`). Raises HeadError."""
         return self.emit(self.emit_response_function, flags)
 
     def emit(self, function: Any, flags: int) -> Head:

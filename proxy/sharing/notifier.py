@@ -22,6 +22,9 @@ OnReady = Callable[[int], None]
 
 TURN_SECONDS = 0.001
 """How long one turn of the event loop may go on telling; a callback that has begun is let finish."""
+LONG_TURN_SECONDS = 0.003
+REST = 4
+"""A turn that has taken longer is followed by so many times its seconds without one."""
 
 
 def token_of(namespace: Namespace, number: int) -> int:
@@ -107,15 +110,20 @@ class Notifier:
     def tell(self) -> None:
         """One turn: tell what there is to tell, and leave to the next turn what takes too long."""
         self.next_turn = None
-        give_up = time.monotonic() + TURN_SECONDS
+        begun = time.monotonic()
+        give_up = begun + TURN_SECONDS
         tokens = list(self.queues)
         # Each turn starts with another queue, so that a busy one can't keep the others waiting.
         self.first = (self.first + 1) % max(1, len(tokens))
         left = False
         for token in tokens[self.first :] + tokens[: self.first]:
             left |= self.tell_queue(token, give_up)
-        if left and self.loop is not None:
-            self.next_turn = self.loop.call_soon(self.tell)
+        taken = time.monotonic() - begun
+        if self.loop is None or not (left or taken > LONG_TURN_SECONDS):
+            return
+        # A callback may put into the queue that it is called for, without end: the loop belongs to others, too.
+        rest = REST * taken if taken > LONG_TURN_SECONDS else 0.0
+        self.next_turn = self.loop.call_later(rest, self.tell) if rest else self.loop.call_soon(self.tell)
 
     def tell_queue(self, token: int, give_up: float) -> bool:
         """Tell of one queue's items; gives whether there are more to tell."""

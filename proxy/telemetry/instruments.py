@@ -4,6 +4,8 @@ Label values come from the config (routes, clusters, filters) or from short list
 filter or a client may choose freely (status codes, guest metric names) is capped.
 """
 
+from collections.abc import Mapping
+
 from proxy.telemetry.metrics import Counter, Family, Gauge, Histogram, Registry, sanitised_name
 from proxy.telemetry.stream import StreamInfo
 
@@ -11,6 +13,11 @@ DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 FILTER_BOUNDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1, 1.0)
 GUEST_BOUNDS = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6)
 """Envoy's default histogram buckets: a guest records whole numbers, most often milliseconds or bytes."""
+
+FUEL_BOUNDS = tuple(float(2**bits - 1) for bits in range(8, 33))
+"""Powers of two, so that a call's bucket is its fuel's bit length."""
+
+NO_LABELS: Mapping[str, str] = {}
 
 MAX_CODES = 64
 """Status codes counted apart per route; a filter may make up any number from 100 to 999."""
@@ -87,12 +94,13 @@ class ClusterInstruments:
 class FilterInstruments:
     """The children of one filter."""
 
-    __slots__ = ("filter", "fuel", "instruments", "log_lines_dropped", "seconds", "vm_rebuilds")
+    __slots__ = ("call_fuel", "filter", "fuel", "instruments", "log_lines_dropped", "seconds", "vm_rebuilds")
 
     def __init__(self, instruments: "Instruments", name: str) -> None:
         self.instruments = instruments
         self.filter = name
         self.fuel: Counter = instruments.filter_fuel.child((name,))
+        self.call_fuel: Histogram = instruments.filter_call_fuel.child((name,))
         self.seconds: Counter = instruments.filter_seconds.child((name,))
         self.vm_rebuilds: Counter = instruments.vm_rebuilds.child((name,))
         self.log_lines_dropped: Counter = instruments.filter_log_lines_dropped.child((name,))
@@ -105,19 +113,26 @@ class FilterInstruments:
         """`reason`: trap, fuel, deadline, memory ..."""
         return self.instruments.filter_failures.child((self.filter, reason))
 
+    def limited(self, limit: str) -> Counter:
+        """`limit`: the setting's name."""
+        return self.instruments.filter_limited.child((self.filter, limit))
+
     def host_call_errors(self, function: str, status: str) -> Counter:
         """`function`: the ABI's name; `status`: the ABI's word for the WasmResult."""
         return self.instruments.host_call_errors.child((self.filter, function, status))
 
-    def guest_counter(self, name: str) -> Counter:
-        family = self.instruments.guest_counter(f"penstock_guest_{sanitised_name(name)}_total")
-        return family.child((self.filter,))
+    def guest_counter(self, name: str, labels: Mapping[str, str] = NO_LABELS) -> Counter:
+        """Raises ValueError if a filter has defined the name with other labels; so do the next two."""
+        family = self.instruments.guest_counter(f"penstock_guest_{sanitised_name(name)}_total", ("filter", *labels))
+        return family.child((self.filter, *labels.values()))
 
-    def guest_gauge(self, name: str) -> Gauge:
-        return self.instruments.guest_gauge(f"penstock_guest_{sanitised_name(name)}").child((self.filter,))
+    def guest_gauge(self, name: str, labels: Mapping[str, str] = NO_LABELS) -> Gauge:
+        family = self.instruments.guest_gauge(f"penstock_guest_{sanitised_name(name)}", ("filter", *labels))
+        return family.child((self.filter, *labels.values()))
 
-    def guest_histogram(self, name: str) -> Histogram:
-        return self.instruments.guest_histogram(f"penstock_guest_{sanitised_name(name)}").child((self.filter,))
+    def guest_histogram(self, name: str, labels: Mapping[str, str] = NO_LABELS) -> Histogram:
+        family = self.instruments.guest_histogram(f"penstock_guest_{sanitised_name(name)}", ("filter", *labels))
+        return family.child((self.filter, *labels.values()))
 
 
 class Instruments:
@@ -147,12 +162,22 @@ class Instruments:
             "penstock_rejected_requests_total", "Requests refused before they became streams", ("listener", "reason")
         )
         self.connections = gauge("penstock_connections", "Open downstream connections", ("listener",))
+        self.streams = gauge("penstock_streams", "Streams that are running")
+        self.resident_bytes = gauge("penstock_worker_memory_bytes", "Memory of the workers in RAM")
+        self.tasks = gauge("penstock_tasks", "Tasks of the workers' event loops")
+        self.vms = gauge("penstock_vms", "VMs that live")
         self.upstream_connections = gauge("penstock_upstream_connections", "Open upstream connections", ("cluster",))
         self.upstream_failures = counter(
             "penstock_upstream_failures_total", "Upstream attempts that failed", ("cluster", "reason")
         )
         self.filter_calls = counter("penstock_filter_calls_total", "Callbacks entered", ("filter", "callback"))
         self.filter_fuel = counter("penstock_filter_fuel_total", "Fuel used in callbacks", ("filter",))
+        self.filter_call_fuel = histogram(
+            "penstock_filter_call_fuel", "Fuel of single calls: what `fuel` has to admit", ("filter",), FUEL_BOUNDS
+        )
+        self.filter_limited = counter(
+            "penstock_filter_limited_total", "What was cut to a limit that ends nothing", ("filter", "limit")
+        )
         self.filter_failures = counter(
             "penstock_filter_failures_total", "Callbacks ended by the gateway or by a trap", ("filter", "reason")
         )
@@ -177,14 +202,14 @@ class Instruments:
     def filter(self, name: str) -> FilterInstruments:
         return FilterInstruments(self, name)
 
-    def guest_counter(self, name: str) -> Family[Counter]:
-        return self.registry.counter(name, GUEST_HELP, ("filter",))
+    def guest_counter(self, name: str, labels: tuple[str, ...] = ("filter",)) -> Family[Counter]:
+        return self.registry.counter(name, GUEST_HELP, labels)
 
-    def guest_gauge(self, name: str) -> Family[Gauge]:
-        return self.registry.gauge(name, GUEST_HELP, ("filter",))
+    def guest_gauge(self, name: str, labels: tuple[str, ...] = ("filter",)) -> Family[Gauge]:
+        return self.registry.gauge(name, GUEST_HELP, labels)
 
-    def guest_histogram(self, name: str) -> Family[Histogram]:
-        return self.registry.histogram(name, GUEST_HELP, ("filter",), GUEST_BOUNDS)
+    def guest_histogram(self, name: str, labels: tuple[str, ...] = ("filter",)) -> Family[Histogram]:
+        return self.registry.histogram(name, GUEST_HELP, labels, GUEST_BOUNDS)
 
 
 GUEST_HELP = "Defined by a filter"
@@ -196,3 +221,4 @@ class ProcessInstruments:
     def __init__(self, registry: Registry) -> None:
         self.worker_restarts = registry.counter("penstock_worker_restarts_total", "Workers started again")
         self.workers = registry.gauge("penstock_workers", "Worker processes by state", ("state",))
+        self.quarantined = registry.gauge("penstock_filter_quarantined", "1: taken out until it is resumed", ("filter",))

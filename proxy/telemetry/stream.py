@@ -16,6 +16,7 @@ class StreamInfo:
         "connection_id",
         "destination_address",
         "details",
+        "entered_status",
         "filter_seconds",
         "flags",
         "method",
@@ -52,6 +53,8 @@ class StreamInfo:
         """The endpoint of the last attempt."""
         self.status = 0
         """0: the client got no status."""
+        self.entered_status = 0
+        """The status with which the response entered the chain, while its head is in there; else 0."""
         self.details = ""
         """Envoy's response code details: via_upstream, route_not_found, upstream_response_timeout ..."""
         self.answered_by = ""

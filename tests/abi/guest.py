@@ -181,6 +181,9 @@ class Stream:
         self.replies: list[LocalReply] = []
         self.resets = 0
 
+    def holds(self, filter_: StreamFilter) -> bool:
+        return bool(self.bodies)
+
     def held(self, filter_: StreamFilter, direction: int) -> bytes | None:
         return self.bodies.get(direction)
 
@@ -369,6 +372,8 @@ class Opened:
             "proxy_on_request_body": lambda: context.request_body(data, end),
             "proxy_on_response_headers": lambda: context.response_headers(end),
             "proxy_on_response_body": lambda: context.response_body(data, end),
+            "proxy_on_request_trailers": lambda: context.request_trailers(data or None),
+            "proxy_on_response_trailers": lambda: context.response_trailers(data or None),
         }
         if callback in ENDING:
             context.finish()

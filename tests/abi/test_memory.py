@@ -37,6 +37,7 @@ def handles(memory):
         "off": memory.options(plain),
         "default": memory.options(m.HeadOptions()),
         "replace": memory.options(m.HeadOptions(forwarded="replace", request_id="replace", via="gate", scheme="https")),
+        "trailers": memory.options(plain._replace(trailers=True)),
     }
 
 
@@ -251,13 +252,63 @@ def test_hop_by_hop_fields_end_here(memory, handles, fields, left):
     assert memory.pairs(0)[4:] == left
 
 
+TE_SENT = b"te: trailers\r\nconnection: te\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "left", "sent"),
+    [
+        ([(b"TE", b"trailers")], [(b"te", b"trailers")], TE_SENT),
+        ([(b"Connection", b"te"), (b"te", b"deflate;q=0.5 ,\tTrailers")], [(b"te", b"trailers")], TE_SENT),
+        ([(b"TE", b"gzip"), (b"te", b"trailers"), (b"te", b"trailers")], [(b"te", b"trailers")], TE_SENT),
+        ([(b"TE", b"trailersx"), (b"TE", b"trailer"), (b"TE", b"trailers;q=1"), (b"TE", b"")], [], b""),
+        (
+            [(b"Trailer", b"x-a"), (b"trailer", b"x-b")],
+            [(b"trailer", b"x-a"), (b"trailer", b"x-b")],
+            b"trailer: x-a\r\ntrailer: x-b\r\n",
+        ),
+        ([(b"Connection", b"trailer"), (b"trailer", b"x")], [], b""),
+    ],
+)  # fmt: skip
+def test_te_and_trailer_where_trailers_are_passed_on(memory, handles, fields, left, sent):
+    load(memory, handles, [HOST, *fields], method=b"POST", options="trailers")
+    assert memory.pairs(0)[4:] == left
+    start = b"POST / HTTP/1.1\r\nhost: test\r\n"
+    assert memory.emit_request(m.PASS_TRAILERS).data == start + sent + b"transfer-encoding: chunked\r\n\r\n"
+    assert memory.emit_request(0).data == start + b"transfer-encoding: chunked\r\n\r\n"
+    # Without a chunked body nothing is announced.
+    assert b"trailer:" not in memory.emit_request(m.PASS_TRAILERS | m.END_STREAM).data
+
+
+@pytest.mark.parametrize("flags", [m.END_STREAM, m.HEAD_REQUEST, m.HTTP_10, 0])
+def test_trailer_of_a_response(memory, handles, flags):
+    load(memory, handles)
+    memory.load_response(200, [(b"Trailer", b"x"), (b"te", b"trailers")], handles["trailers"])
+    assert (b"trailer", b"x") in memory.pairs(2)
+    assert (b"\r\ntrailer: x\r\n" in memory.emit_response(flags | m.PASS_TRAILERS).data) == (flags == 0)
+    assert b"trailer" not in memory.emit_response(flags).data
+    memory.load_response(200, [(b"Trailer", b"x")], handles["off"])
+    assert memory.pairs(2) == [(b":status", b"200")]
+
+
+def test_a_filter_may_not_write_another_te(memory, handles):
+    load(memory, handles, options="trailers")
+    memory.set_pairs(0, [*memory.pairs(0), (b"te", b"gzip"), (b"te", b"trailers"), (b"te", b"trailers")])
+    assert (
+        memory.emit_request(m.PASS_TRAILERS | m.END_STREAM).data
+        == b"GET / HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te\r\n\r\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("target", "fields", "authority", "path"),
     [
         (b"http://abs.example:81/x", [HOST], b"abs.example:81", b"/x"),
         (b"HTTPS://abs.example", [HOST], b"abs.example", b"/"),
         (b"http://abs.example?q", [HOST], b"abs.example", b"/?q"),
-        (b"http://[2001:db8::1]:8080/", [], b"[2001:db8::1]:8080", b"/"),
+        (b"http://[2001:db8::1]:8080/", [HOST], b"[2001:db8::1]:8080", b"/"),
+        (b"http://abs.example/", [], None, None),
+        (b"http://abs.example/", [(b"Host", b"u@b")], None, None),
         (b"/x?y#", [HOST], None, None),
         (b"*", [HOST], b"test", b"*"),
         (b"http:///x", [HOST], None, None),

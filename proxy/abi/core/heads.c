@@ -10,12 +10,13 @@
 enum { SAID_EXPECT = 1 << 8, SAID_UPGRADE = 1 << 9 };
 /* Why a head was refused; abi/memory.py has the words. */
 enum { HEAD_FINE, HEAD_FIELDS, HEAD_HOST, HEAD_TARGET, HEAD_METHOD, HEAD_PATH, HEAD_AUTHORITY, HEAD_NAME, HEAD_VALUE, HEAD_STATUS,
-       HEAD_LENGTH, HEAD_TOO_LARGE, HEAD_PROTOCOL };
+       HEAD_LENGTH, HEAD_TOO_LARGE, HEAD_PROTOCOL, HEAD_CODING };
 
 /* How a listener wants its heads; written by Python, persistent. */
-typedef struct { u32 forwarded, request_id, via, via_len, scheme, scheme_len; } head_options;
+typedef struct { u32 forwarded, request_id, via, via_len, scheme, scheme_len, trailers, underscores; } head_options;
 enum { FORWARDED_OFF, FORWARDED_APPEND, FORWARDED_REPLACE };
 enum { REQUEST_ID_OFF, REQUEST_ID_KEEP, REQUEST_ID_REPLACE };
+enum { UNDERSCORES_REJECT, UNDERSCORES_DROP, UNDERSCORES_KEEP };
 
 /* ---- Character classes (RFC 9110 5.6.2, RFC 3986) ---- */
 static int is_token_byte(u8 c) {
@@ -115,6 +116,7 @@ static int is_hop(const u8 *k, u32 n) {
   case 2: return IS("te", k, n);
   case 7: return IS("trailer", k, n) || IS("upgrade", k, n);
   case 10: return IS("connection", k, n) || IS("keep-alive", k, n);
+  case 14: return IS("http2-settings", k, n); /* of an upgrade to h2c, which is never offered (RFC 7540 3.2.1) */
   case 16: return IS("proxy-connection", k, n);
   case 17: return IS("transfer-encoding", k, n);
   default: return 0;
@@ -129,14 +131,14 @@ static void drop_named(map *M, text connection, u32 first) {
     u8 *start = p;
     while (p < end && *p != ',' && *p != ' ' && *p != '\t') *p = lower(*p), p++;
     u32 n = (u32)(p - start);
-    if (IS("upgrade", start, n)) continue; /* filters see it; what is emitted decides on it (put_fields) */
+    if (IS("upgrade", start, n) || IS("te", start, n)) continue; /* filters see it; what is emitted decides on it (put_fields) */
     for (int i; n && (i = map_find(M, start, n, first)) >= 0;) map_remove_at(M, (u32)i);
   }
 }
 
 /* Lower-case names in place, keep what is end-to-end. `fields`: how many texts there must be; one more, and a text held the
  * separator. */
-typedef struct { text host, connection[4]; u32 hosts, connections, said, joins; u64 names; } head_notes;
+typedef struct { text host, connection[4]; u32 hosts, connections, said, joins, trailers, te, underscores; u64 names; } head_notes;
 
 /* A second field of one of Envoy's inline headers joins the first: a filter that asks for the value gets all of it. */
 enum { MOST_JOINS = 16, LARGEST_JOIN = 4 << 10 }; /* nothing may move while a head is loaded */
@@ -153,6 +155,45 @@ static int join_inline(map *M, head_notes *notes, text name, text value, int req
   return 1;
 }
 
+/* Is `trailers` in the list of a TE field (RFC 9110 10.1.4)? */
+static int takes_trailers(text value) {
+  const u8 *p = AT(u8, value.at), *end = p + value.len;
+  while (p < end) {
+    u8 word[8];
+    u32 n = 0;
+    while (p < end && (*p == ' ' || *p == '\t' || *p == ',')) p++;
+    for (; p < end && *p != ',' && *p != ' ' && *p != '\t'; p++, n++)
+      if (n < 8) word[n] = lower(*p);
+    if (IS("trailers", word, n)) return 1;
+    while (p < end && *p != ',') p++;
+  }
+  return 0;
+}
+
+/* Where trailers are passed on, filters see who takes them and which are announced. */
+static void take_trailer_hop(map *M, head_notes *notes, text name, text value, int request) {
+  if (!notes->trailers) return;
+  if (name.len == 7 && IS("trailer", AT(u8, name.at), 7)) map_point(M, name.at, name.len, value.at, value.len);
+  if (name.len == 2 && request && !notes->te && takes_trailers(value))
+    notes->te = 1, map_point(M, name.at, name.len, ADDRESS("trailers"), 8);
+}
+
+/* Some servers read x_y and x-y as one name (CGI, RFC 3875 4.1.18): a way round whoever checks the other. */
+static int has_underscore(const u8 *k, u32 n) {
+  for (u32 i = 0; i < n; i++)
+    if (k[i] == '_') return 1;
+  return 0;
+}
+
+static int is_chunked(text coding) {
+  u8 folded[7];
+  if (coding.len != 7) return 0;
+  for (u32 i = 0; i < 7; i++) folded[i] = lower(AT(u8, coding.at)[i]);
+  return IS("chunked", folded, 7);
+}
+
+enum { MOST_DIGITS = 18 }; /* of a content-length: what fits 64 bits whatever the digits */
+
 static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
   text name, value;
   for (; next_field(&name); fields -= 2) {
@@ -161,7 +202,14 @@ static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
     u32 n = name.len;
     if (!fold_name(k, n)) return HEAD_NAME;
     if (!value_is_clean(AT(u8, value.at), value.len)) return HEAD_VALUE;
+    if (request && notes->underscores != UNDERSCORES_KEEP && has_underscore(k, n)) {
+      if (notes->underscores == UNDERSCORES_DROP) continue;
+      return HEAD_NAME;
+    }
+    if (n == 14 && value.len > MOST_DIGITS && IS("content-length", k, n)) return HEAD_LENGTH;
     if (is_hop(k, n)) {
+      /* One coding is understood, and it is undone here: another one would be lost with the field (RFC 9112 6.1). */
+      if (n == 17 && !is_chunked(value)) return HEAD_CODING;
       if (n == 10 && k[0] == 'c') {
         if (notes->connections == 4) return HEAD_TOO_LARGE;
         notes->connection[notes->connections++] = value;
@@ -171,6 +219,8 @@ static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
         map_point(M, name.at, n, value.at, value.len);
       } else if (n == 17 && !request) {
         map_point(M, name.at, n, value.at, value.len); /* the same */
+      } else {
+        take_trailer_hop(M, notes, name, value, request);
       }
       continue;
     }
@@ -205,9 +255,16 @@ static void remove_all(map *M, const char *name, u32 n) {
 }
 #define REMOVE_ALL(M, name) remove_all(M, name, sizeof(name) - 1)
 
+/* The last field of that name, or -1: what is appended to a list must be its last member, however many fields it came in. */
+static int find_last(const map *M, const char *name, u32 n) {
+  int last = -1;
+  for (int i; (i = map_find(M, (const u8 *)name, n, (u32)(last + 1))) >= 0;) last = i;
+  return last;
+}
+
 /* Set to `value` (replace), or append to the list that is there. */
 static void forward(map *M, const char *name, u32 name_len, text value, int replace, int list) {
-  int i = map_find(M, (const u8 *)name, name_len, 0);
+  int i = find_last(M, name, name_len);
   if (i >= 0 && replace) remove_all(M, name, name_len), i = -1;
   if (i < 0) add_text(M, name, name_len, value.at, value.len);
   else if (list) map_join_value(M, (u32)i, value.at, value.len);
@@ -216,7 +273,7 @@ static void forward(map *M, const char *name, u32 name_len, text value, int repl
 
 static void add_via(map *M, const head_options *o) {
   if (!o->via_len) return;
-  int i = map_find(M, (const u8 *)"via", 3, 0);
+  int i = find_last(M, "via", 3);
   if (i >= 0) map_join_value(M, (u32)i, o->via, o->via_len);
   else ADD_TEXT(M, "via", o->via, o->via_len);
 }
@@ -242,9 +299,11 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
   if (wrong) return (u32)wrong;
   if (fields < 4 || !next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
   for (u32 i = 0; i < 4; i++) map_point(M, 0, 0, 0, 0); /* the pseudo headers come first */
+  notes.trailers = o->trailers, notes.underscores = o->underscores;
   if ((wrong = take_fields(M, &notes, fields - 4, 1))) return (u32)wrong;
-  if (notes.hosts > 1) return HEAD_HOST;
   authority = notes.host;
+  /* Whatever the target says (RFC 9112 3.2). */
+  if (notes.hosts != 1 || !authority_is_sound(AT(u8, authority.at), authority.len)) return HEAD_HOST;
   u8 *t = AT(u8, target.at);
   if (target.len && t[0] != '/' && t[0] != '*') { /* absolute-form: its authority overrides Host (RFC 9112 3.2.2) */
     u32 i = 0, start;
@@ -253,8 +312,8 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
     start = i += 3;
     while (i < target.len && t[i] != '/' && t[i] != '?') i++;
     authority = (text){target.at + start, i - start};
-    if (i == target.len) {
-      target = (text){ADDRESS("/"), 1};
+    if (i == target.len) { /* RFC 9112 3.2.1, 3.2.4 */
+      target = (text){IS("OPTIONS", AT(u8, method.at), method.len) ? ADDRESS("*") : ADDRESS("/"), 1};
     } else if (t[i] == '?') { /* an empty path is "/" */
       u32 rest = target.len - i, at = map_reserve(rest + 1);
       *AT(u8, at) = '/', copy(at + 1, target.at + i, rest);
@@ -302,6 +361,7 @@ EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 op
   u32 code = stream.head.top;
   digits3(status, AT(u8, code)), stream.head.top += 3; /* SPARE */
   map_point(M, ADDRESS(":status"), 7, code, 3);
+  if (o) notes.trailers = o->trailers;
   if (fields && (wrong = take_fields(M, &notes, fields, 0))) return (u32)wrong;
   for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 1);
   if (o) add_via(M, o);
@@ -337,7 +397,7 @@ static int content_length(const map *M, u64 *length) { /* 1 found, 0 none, -1 no
   for (int i = -1; (i = map_find(M, (const u8 *)"content-length", 14, (u32)(i + 1))) >= 0;) {
     entry e = AT(entry, M->entries)[i];
     u64 n = 0;
-    if (!e.value_len || e.value_len > 18) return -1;
+    if (!e.value_len || e.value_len > MOST_DIGITS) return -1;
     for (u32 j = 0; j < e.value_len; j++) {
       u8 c = AT(u8, e.value)[j];
       if (c < '0' || c > '9') return -1;
@@ -349,15 +409,28 @@ static int content_length(const map *M, u64 *length) { /* 1 found, 0 none, -1 no
   return found;
 }
 
-static int put_fields(const map *M, int upgrade) { /* all that is a field of its own and end-to-end */
+enum { KEEP_UPGRADE = 1, KEEP_TE = 2, KEEP_TRAILER = 4 };
+static int kept_te;
+
+static int keeps(entry e, int keep) { /* of what is hop-by-hop */
+  const u8 *k = AT(u8, e.key);
+  if (IS("upgrade", k, e.key_len)) return keep & KEEP_UPGRADE;
+  if (IS("trailer", k, e.key_len)) return keep & KEEP_TRAILER;
+  if (!IS("te", k, e.key_len) || !(keep & KEEP_TE) || kept_te || !IS("trailers", AT(u8, e.value), e.value_len)) return 0;
+  return kept_te = 1;
+}
+
+static int put_fields(const map *M, int keep) { /* all that is a field of its own and end-to-end, and what `keep` says */
+  kept_te = 0;
   for (u32 i = 0; i < M->n; i++) {
     entry e = AT(entry, M->entries)[i];
     u8 *k = AT(u8, e.key), *v = AT(u8, e.value);
     if (e.key_len && k[0] == ':') continue;
     if (!name_is_token(k, e.key_len)) return HEAD_NAME;
     if (!value_is_clean(v, e.value_len)) return HEAD_VALUE;
-    if (is_hop(k, e.key_len) && !(upgrade && IS("upgrade", k, e.key_len))) continue;
+    if (is_hop(k, e.key_len) && !keeps(e, keep)) continue;
     if (IS("content-length", k, e.key_len) || IS("host", k, e.key_len)) continue;
+    if (IS("expect", k, e.key_len)) continue; /* nobody here would wait for the 100 (RFC 9110 10.1.1) */
     put(e.key, e.key_len), PUT(": "), put(e.value, e.value_len), PUT("\r\n");
   }
   return HEAD_FINE;
@@ -370,7 +443,7 @@ static int pseudo(const map *M, const char *name, u32 n, entry *e) {
   return 1;
 }
 
-enum { END_STREAM = 1, UPGRADE = 2, HEAD_REQUEST = 4, HTTP_10 = 8, CLOSE = 16 };
+enum { END_STREAM = 1, UPGRADE = 2, HEAD_REQUEST = 4, HTTP_10 = 8, CLOSE = 16, PASS_TRAILERS = 32 };
 enum { NO_BODY, SIZED, CHUNKED, UNTIL_CLOSE };
 /* The head lies at call.a[0], call.a[1] bytes; call.a[2] says the framing, call.a[4..5] the length, call.a[6] the status. */
 static void start_head(const map *M) {
@@ -404,9 +477,11 @@ EXPORT(emit_request) u32 emit_request(u32 flags) {
   start_head(M);
   put(method.value, method.value_len), PUT(" "), put(path.value, path.value_len), PUT(" HTTP/1.1\r\nhost: ");
   put(authority.value, authority.value_len), PUT("\r\n");
-  int wrong = put_fields(M, flags & UPGRADE);
+  int keep = flags & UPGRADE ? KEEP_UPGRADE : !(flags & PASS_TRAILERS) ? 0 : flags & END_STREAM || sized ? KEEP_TE : KEEP_TE | KEEP_TRAILER;
+  int wrong = put_fields(M, keep);
   if (wrong) return (u32)wrong;
   if (flags & UPGRADE) PUT("connection: upgrade\r\n");
+  else if (kept_te) PUT("connection: te\r\n"); /* RFC 9110 10.1.4 */
   call.a[7] = method.value, call.a[8] = method.value_len;
   if (flags & END_STREAM) { /* a body that did not come is a length of 0, where one was said or is expected (RFC 9110 8.6) */
     if (sized || !is_bodiless(AT(u8, method.value), method.value_len)) PUT("content-length: 0\r\n");
@@ -475,7 +550,8 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
     }
   if (!known) PUT("Unknown");
   PUT("\r\n");
-  int wrong = put_fields(M, status == 101);
+  int chunked = !(flags & (HEAD_REQUEST | END_STREAM | HTTP_10)) && !sized && status != 204 && status != 304;
+  int wrong = put_fields(M, status == 101 ? KEEP_UPGRADE : flags & PASS_TRAILERS && chunked ? KEEP_TRAILER : 0);
   if (wrong) return (u32)wrong;
   call.a[6] = status;
   if (status == 101) {

@@ -59,8 +59,11 @@ EXPORT(wasi_clock_time_get) u32 wasi_clock_time_get(u32 clock, u64 precision, u3
   return clock > 1 ? NOTSUP : fault(proxy_get_current_time_nanoseconds(out));
 }
 EXPORT(wasi_clock_res_get) u32 wasi_clock_res_get(u32 clock, u32 out) {
-  static const u64 resolution = 1;
-  return clock > 1 ? NOTSUP : fault(guest_write(out, ADDRESS(&resolution), 8));
+  if (clock > 1) return NOTSUP;
+  u64 standing = call.time; /* to ask for the steps of the clock is not to read it */
+  host(HOST_TIME);
+  call.time = standing;
+  return fault(guest_write(out, ADDRESS(call.a), 8));
 }
 EXPORT(wasi_random_get) u32 wasi_random_get(u32 out, u32 size) {
   if (size > 64 << 10) return INVAL;
@@ -132,6 +135,5 @@ ANSWER(sock_recv, A6, NOTSUP)
 ANSWER(sock_send, A5, NOTSUP)
 ANSWER(sock_shutdown, A2, NOTSUP)
 /* Names that proxy-wasm-cpp-host offers beside the ABI. */
-EXPORT(envoy_resolve_dns) u32 envoy_resolve_dns(A3) { return UNIMPLEMENTED; }
 EXPORT(pthread_equal) u32 pthread_equal(A2) { return a == b; }
 EXPORT(emscripten_notify_memory_growth) void emscripten_notify_memory_growth(A1) {}

@@ -15,6 +15,7 @@ from proxy.abi.filter import (
     LOCAL_REPLY,
     LOGS,
     SWITCHED,
+    TRAILERS,
     LocalReply,
     StreamHost,
 )
@@ -36,8 +37,10 @@ from proxy.abi.proxy_wasm.vm import (
     ON_QUEUE_READY,
     ON_REQUEST_BODY,
     ON_REQUEST_HEADERS,
+    ON_REQUEST_TRAILERS,
     ON_RESPONSE_BODY,
     ON_RESPONSE_HEADERS,
+    ON_RESPONSE_TRAILERS,
     ON_TICK,
     ON_VM_START,
     READABLE_SHIFT,
@@ -54,6 +57,7 @@ OPEN_REQUEST: Final = OPEN << REQUEST_HEADERS
 OPEN_REQUEST_TRAILERS: Final = OPEN << REQUEST_TRAILERS
 OPEN_RESPONSE: Final = OPEN << RESPONSE_HEADERS
 OPEN_RESPONSE_TRAILERS: Final = OPEN << RESPONSE_TRAILERS
+OPEN_MAPS: Final = OPEN_REQUEST | OPEN_RESPONSE | OPEN_RESPONSE_TRAILERS
 LOG_MAPS: Final = (1 << REQUEST_HEADERS | 1 << RESPONSE_HEADERS | 1 << RESPONSE_TRAILERS) << READABLE_SHIFT
 END_REQUEST: Final = ON_REQUEST_HEADERS | END_STREAM
 END_RESPONSE: Final = ON_RESPONSE_HEADERS | END_STREAM
@@ -67,8 +71,10 @@ NAMES: Final = {  # FINISH stands for log, done and delete, which are one crossi
     ON_CONTEXT_CREATE: "proxy_on_context_create",
     ON_REQUEST_HEADERS: "proxy_on_request_headers",
     ON_REQUEST_BODY: "proxy_on_request_body",
+    ON_REQUEST_TRAILERS: "proxy_on_request_trailers",
     ON_RESPONSE_HEADERS: "proxy_on_response_headers",
     ON_RESPONSE_BODY: "proxy_on_response_body",
+    ON_RESPONSE_TRAILERS: "proxy_on_response_trailers",
     FINISH: "proxy_on_log, _done, _delete",
     ON_VM_START: "proxy_on_vm_start",
     ON_CONFIGURE: "proxy_on_configure",
@@ -88,6 +94,7 @@ class Context(Protocol):
     """What host functions act on: a stream context or a root."""
 
     plugin: "Plugin"
+    id: int
     stream: StreamHost | None
     window: int
 
@@ -197,10 +204,10 @@ class StreamContext:
         return result
 
     def request_body(self, data: bytes, end_stream: bool) -> int:
-        return self.call_body(ON_REQUEST_BODY, data, end_stream, OPEN_REQUEST_TRAILERS)
+        return self.call_body(ON_REQUEST_BODY, data, end_stream, REQUEST_TRAILERS)
 
     def response_body(self, data: bytes, end_stream: bool) -> int:
-        return self.call_body(ON_RESPONSE_BODY, data, end_stream, OPEN_RESPONSE_TRAILERS)
+        return self.call_body(ON_RESPONSE_BODY, data, end_stream, RESPONSE_TRAILERS)
 
     def call_body(self, operation: int, data: bytes, end_stream: bool, trailers: int) -> int:
         memory = self.plugin.memory
@@ -210,16 +217,47 @@ class StreamContext:
         flags = operation
         if end_stream:
             flags |= END_STREAM
-            self.window |= trailers
+            self.window |= 1 << trailers << WRITABLE_SHIFT
         result = self.call(flags, len(data))
-        self.window &= ~trailers
+        if end_stream:
+            if result & TRAILERS:
+                self.window |= OPEN << trailers
+            else:
+                self.window &= ~(OPEN << trailers)
         if result & BODY:
-            address, size = memory.words_at(memory.at.buffers + 16 * (operation != ON_REQUEST_BODY), 2)
-            self.body = memory.bytes_at(address, size)
+            self.read_body(operation != ON_REQUEST_BODY)
         return result
 
-    def continued(self, direction: int) -> None:
-        self.window &= ~(OPEN_REQUEST | OPEN_REQUEST_TRAILERS) if direction == 0 else ~OPEN_RESPONSE_TRAILERS
+    def read_body(self, buffer: int) -> None:
+        memory = self.plugin.memory
+        address, size = memory.words_at(memory.at.buffers + 16 * buffer, 2)
+        self.body = memory.bytes_at(address, size)
+
+    def request_trailers(self, held: bytes | None) -> int:
+        if not self.plugin.has_request_trailers:
+            return self.idle()
+        return self.call_trailers(ON_REQUEST_TRAILERS, held, OPEN_REQUEST_TRAILERS)
+
+    def response_trailers(self, held: bytes | None) -> int:
+        if not self.plugin.has_response_trailers:
+            return self.idle()
+        return self.call_trailers(ON_RESPONSE_TRAILERS, held, OPEN_RESPONSE_TRAILERS)
+
+    def call_trailers(self, operation: int, held: bytes | None, trailers: int) -> int:
+        flags = operation
+        if held is not None:
+            self.plugin.memory.write_scratch(held)
+            flags |= END_STREAM
+        self.window |= trailers
+        result = self.call(flags, len(held or b""))
+        if not result & STAYS_OPEN:
+            self.window &= ~trailers
+        if result & BODY:
+            self.read_body(operation != ON_REQUEST_TRAILERS)
+        return result
+
+    def continued(self) -> None:
+        self.window &= ~(OPEN_REQUEST | OPEN_REQUEST_TRAILERS)
 
     def call(self, flags: int, argument: int) -> int:
         """Enter the VM; the action and flags. A fault is this filter's alone: it becomes FAILED, or nothing (fail open)."""
@@ -238,6 +276,7 @@ class StreamContext:
         except GuestFault as fault:
             return self.fell(vm, flags, fault)
         plugin.fuel_used.value += vm.used
+        plugin.fuel_counts[vm.used.bit_length()] += 1
         plugin.seconds.value += vm.elapsed
         self.stream.info.filter_seconds += vm.elapsed
         if result > ACTION:
@@ -248,6 +287,7 @@ class StreamContext:
         plugin = self.plugin
         callback = NAMES[flags & ACTION]
         plugin.fuel_used.value += vm.used
+        plugin.fuel_counts[vm.used.bit_length()] += 1
         plugin.seconds.value += vm.elapsed
         self.stream.info.filter_seconds += vm.elapsed
         plugin.drain_logs(self.stream, callback)
@@ -267,7 +307,7 @@ class StreamContext:
         if result & LOCAL_REPLY and not result & SWITCHED:
             self.local_reply = read_reply(plugin.memory)
         if result & (CONTINUE_REQUEST | CONTINUE_RESPONSE):
-            self.continued(0)
+            self.continued()
         if result & (CLOSE_REQUEST | CLOSE_RESPONSE):
             self.window &= CREATE
         return result
@@ -280,7 +320,7 @@ class StreamContext:
                 plugin.slot.contexts.pop(self.id, None)
             return
         # A window that was never closed (the stream was answered, or ended in a pause) is open to on_log as well.
-        self.window = self.window & (CREATE | OPEN_REQUEST | OPEN_RESPONSE) | LOG_MAPS | LOG_PHASE
+        self.window = self.window & (CREATE | OPEN_MAPS) | LOG_MAPS | LOG_PHASE
         self.call(FINISH, 0)
         if plugin.tracks_contexts:
             plugin.slot.contexts.pop(self.id, None)

@@ -6,8 +6,10 @@ callback has returned; a stream only when both sides have ended and the filter h
 """
 
 import struct
+from collections import deque
 from collections.abc import Callable
 from importlib.util import find_spec
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from proxy.abi.memory import GRPC_INITIAL, GRPC_TRAILING, decode_pairs
@@ -51,6 +53,16 @@ STEP: Final = 4
 KIND: Final = 3
 """Bits of a token that tell what it is of."""
 
+MOST_UPSTREAM: Final = 16 << 10
+"""Bytes of a name or a serialised GrpcService."""
+UPSTREAM_FUEL: Final = 250
+"""Fuel for each of them: it is read field by field, in Python."""
+
+MOST_REFUSED: Final = 8
+"""Calls of a VM that were refused and whose proxy_on_grpc_close is still to come; more are refused without one."""
+REFUSED_REST: Final = 4
+"""After each of these callbacks come so many times its own seconds without one."""
+
 MOST_ENDED: Final = 1024
 """Streams of a VM that have ended and that their filters have neither closed nor cancelled: the oldest is forgotten."""
 
@@ -83,6 +95,8 @@ class GrpcCalls:
         self.ended: dict[int, None] = {}
         self.next_call = FIRST_CALL
         self.next_stream = FIRST_STREAM
+        self.refused: deque[tuple[TokenEvents, int, bytes]] = deque()
+        """Calls that were refused, and what their proxy_on_grpc_close is to say."""
 
     def forget(self) -> None:
         """The VM is gone: end its calls without a word."""
@@ -131,16 +145,33 @@ class GrpcCalls:
             host.explain(error.reason)
             if error.closed is not None:
                 self.advance(unary)
-                if self.slot.services.later is not None:
-                    self.slot.services.later(0, events.closed, *error.closed)
+                if len(self.refused) < MOST_REFUSED:
+                    self.refused.append((events, *error.closed))
+                    if len(self.refused) == 1:
+                        self.tell_later(0.0)
             return error.status
         self.advance(unary)
         self.entries[token] = Entry(root, call)
         host.set_words(token)
         return OK
 
+    def tell_later(self, seconds: float) -> None:
+        if self.slot.services.later is not None:
+            self.slot.services.later(seconds, self.tell_refused)
+
+    def tell_refused(self) -> None:
+        """One at a time, with a rest behind it: its callback may make more such calls, without end."""
+        events, status, message = self.refused[0]
+        begun = perf_counter()
+        events.closed(status, message)
+        self.refused.popleft()
+        if self.refused:
+            self.tell_later(REFUSED_REST * (perf_counter() - begun))
+
     def dial(self, grpc: Grpc, host: Host, unary: bool, events: "TokenEvents") -> GrpcCall:
         upstream, service, method = host.text(0), host.text(1), host.text(2)
+        if len(upstream) > MOST_UPSTREAM or not host.pay(UPSTREAM_FUEL * len(upstream)):
+            raise CallRefusedError(INTERNAL_FAILURE, f"the upstream has {len(upstream)} bytes, more than {MOST_UPSTREAM}")
         metadata = decode_pairs(host.text(3)) or []
         if not unary:
             return grpc.stream(upstream, service, method, metadata, events)
@@ -157,6 +188,7 @@ class GrpcCalls:
         """proxy_grpc_send."""
         token, end = host.memory.words_at(host.memory.at.arguments + 8, 2)
         if token & KIND != FIRST_STREAM & KIND:
+            host.explain("token: is not of a stream")
             return BAD_ARGUMENT
         entry = self.found(host, token)
         if entry is None:
@@ -175,6 +207,7 @@ class GrpcCalls:
         (token,) = host.words(1)
         kind = token & KIND
         if kind not in (FIRST_CALL & KIND, FIRST_STREAM & KIND):
+            host.explain("token: is of no call and no stream")
             return BAD_ARGUMENT
         entry = self.found(host, token)
         if entry is None:

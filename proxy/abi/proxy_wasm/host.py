@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from proxy.abi.memory import decode_pairs
-from proxy.abi.proxy_wasm.foreign import FUNCTIONS, ForeignError
-from proxy.abi.proxy_wasm.properties import NullPropertyError, get
+from proxy.abi.proxy_wasm.foreign import ForeignError, ForeignFunctions
+from proxy.abi.proxy_wasm.properties import STATE, NullPropertyError, get
 from proxy.abi.proxy_wasm.services import CallRefusedError
 from proxy.sharing.space import Space
 from proxy.sharing.status import SharingError
@@ -30,8 +30,12 @@ OK: Final = 0
 NOT_FOUND: Final = 1
 BAD_ARGUMENT: Final = 2
 EMPTY: Final = 7
+CAS_MISMATCH: Final = 8
 INTERNAL_FAILURE: Final = 10
 UNIMPLEMENTED: Final = 12
+
+DENIED_STATUS: Final = "Denied"
+"""How a call that the config does not allow is counted; its filter gets 10 (InternalFailure), of WASI's functions 76."""
 
 STATUS_NAMES: Final = (
     "Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure", "BadExpression", "InvalidMemoryAccess", "Empty",
@@ -48,7 +52,7 @@ FUNCTION_NAMES: Final = (
     "proxy_get_configuration", "proxy_get_log_level", "proxy_clear_route_cache", "proxy_http_call", "proxy_grpc_call",
     "proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_cancel", "proxy_grpc_close", "proxy_get_shared_data",
     "proxy_set_shared_data", "proxy_register_shared_queue", "proxy_resolve_shared_queue", "proxy_enqueue_shared_queue",
-    "proxy_dequeue_shared_queue", "proxy_call_foreign_function",
+    "proxy_dequeue_shared_queue", "proxy_call_foreign_function", "envoy_resolve_dns",
 )  # fmt: skip
 """Position = number in core/abi.c."""
 
@@ -60,12 +64,18 @@ SHARING_FUNCTIONS: Final = frozenset({
 CALL_FUEL: Final = 20_000
 """Fuel for one call into Python: about what its microseconds would have cost in guest code."""
 BYTE_FUEL: Final = 1
-FOREIGN_FUEL: Final = 100
-"""Fuel for each byte of a foreign function's arguments."""
 
 (TIME, RANDOM, GET_PROPERTY, SET_PROPERTY, DEFINE_METRIC, RECORD_HISTOGRAM, SET_TICK, SET_EFFECTIVE, DONE, GET_STATUS,
  HTTP_CALL, GRPC_CALL, GRPC_STREAM, GRPC_SEND, GRPC_CANCEL, GRPC_CLOSE, GET_SHARED, SET_SHARED, REGISTER_QUEUE, RESOLVE_QUEUE,
- ENQUEUE, DEQUEUE, FOREIGN, ERROR, CLEAR_ROUTE, EXIT) = range(26)  # fmt: skip
+ ENQUEUE, DEQUEUE, FOREIGN, ERROR, CLEAR_ROUTE, EXIT, DENIED) = range(27)  # fmt: skip
+
+LONGEST_CORE_TEXT: Final = 128
+USUAL_REASONS: Final = {
+    EMPTY: "the queue is empty",
+    CAS_MISMATCH: "the value has been set since its CAS value was read",
+    UNIMPLEMENTED: "this gateway does not do that",
+}
+"""By status, where the call itself has given none."""
 
 MOST_RANDOM: Final = 64 << 10
 MOST_PROPERTY: Final = 64 << 10
@@ -79,6 +89,9 @@ class Host:
     def __init__(self, slot: "VmSlot") -> None:
         self.slot = slot
         self.memory = slot.memory
+        self.reason = ""
+        """Why the host function that is being answered refuses."""
+        self.foreign = ForeignFunctions(self)
         self.operations = {
             TIME: self.get_time,
             RANDOM: self.get_random,
@@ -87,6 +100,7 @@ class Host:
             DEFINE_METRIC: self.define_metric,
             RECORD_HISTOGRAM: self.record_histogram,
             ERROR: self.note_error,
+            DENIED: self.note_denied,
             CLEAR_ROUTE: self.clear_route,
             EXIT: self.exit,
             SET_TICK: self.set_tick,
@@ -108,6 +122,8 @@ class Host:
         vm = self.slot.vm
         if vm is not None:
             vm.store.charge(CALL_FUEL)
+        if operation != ERROR:
+            self.reason = ""
         answer = self.operations.get(operation)
         if answer is None:
             return UNIMPLEMENTED
@@ -116,6 +132,12 @@ class Host:
         except SharingError as error:
             self.explain(str(error))
             return error.status
+
+    def pay(self, fuel: int) -> bool:
+        """Charge for work that is still to be done. False: the call cannot pay for it and ends, so do not begin: nothing
+        stops Python in the middle of it."""
+        vm = self.slot.vm
+        return vm is None or vm.store.charge(fuel)
 
     # ---- Arguments and answers ----
 
@@ -143,6 +165,12 @@ class Host:
         self.memory.buffer[start : start + len(data)] = data
 
     @property
+    def calling(self) -> "Context":
+        """The context whose callback runs."""
+        calling: Context = self.slot.caller or self.slot.running
+        return calling
+
+    @property
     def context(self) -> "Context":
         """The context that host functions act on."""
         running: Context = self.slot.running
@@ -151,8 +179,12 @@ class Host:
     # ---- Operations ----
 
     def get_time(self) -> int:
+        """The time, rounded down to the filter's limits.clock; and its steps, for clock_res_get."""
+        step = self.context.plugin.settings.clock
+        now = time.time_ns()
         start = self.memory.at.time
-        self.memory.buffer[start : start + 8] = struct.pack("<Q", time.time_ns())
+        self.memory.buffer[start : start + 8] = struct.pack("<Q", now - now % step)
+        self.set_words(step & 0xFFFFFFFF, step >> 32)
         return OK
 
     def get_random(self) -> int:
@@ -166,6 +198,7 @@ class Host:
         try:
             value = get(self.context, self.text(0))
         except NullPropertyError:
+            self.explain("path: names a group of properties, not one of them")
             return 3
         return NOT_FOUND if value is None else self.answer(value)
 
@@ -175,20 +208,31 @@ class Host:
         if stream is None:
             return NOT_FOUND
         properties = stream.properties
-        if path not in properties and len(properties) >= MOST_PROPERTIES:
+        if not self.has_room(properties, path, value):
             return INTERNAL_FAILURE
-        if sum(len(k) + len(v) for k, v in properties.items()) + len(path) + len(value) > MOST_PROPERTY:
-            return INTERNAL_FAILURE
-        stream.properties[path] = value
+        if not path.startswith(STATE):  # it could not be read back anyway: the lookup splits at NUL
+            properties[path] = value
         return OK
+
+    def has_room(self, properties: dict[bytes, bytes], path: bytes, value: bytes) -> bool:
+        """May one more be set? At most MOST_PROPERTIES in MOST_PROPERTY bytes for each stream."""
+        if path not in properties and len(properties) >= MOST_PROPERTIES:
+            self.explain(f"the stream has {MOST_PROPERTIES} properties set by filters, and may have no more")
+            return False
+        if sum(len(k) + len(v) for k, v in properties.items()) + len(path) + len(value) > MOST_PROPERTY:
+            self.explain("value: the properties set by filters would have more than 64 KiB")
+            return False
+        return True
 
     def define_metric(self) -> int:
         kind, address, size = self.words(3)
         if size > MOST_METRIC_NAME:
+            self.explain(f"name: has more than {MOST_METRIC_NAME} bytes")
             return BAD_ARGUMENT
         name = self.memory.bytes_at(address, size).decode("utf-8", "backslashreplace")
         metric = self.context.plugin.metrics.define(kind, name)
         if metric is None:
+            self.explain("the filter has as many metrics as limits.metrics allows")
             return INTERNAL_FAILURE
         self.set_words(metric)
         return OK
@@ -199,12 +243,35 @@ class Host:
         return OK
 
     def note_error(self) -> int:
-        """A host function answered with an error: count it, and say so to the filter's author at level debug."""
-        function, status = self.memory.words_at(self.memory.at.arguments + 40, 2)
+        """A host function answered with an error: count it, and say to the filter's author at level debug what was wrong.
+
+        The core says which argument, for what it answers itself; Python's answers have left a reason (`explain`).
+        """
+        function, status, argument, why = self.memory.words_at(self.memory.at.arguments + 40, 4)
         plugin = self.context.plugin
         plugin.count_error(FUNCTION_NAMES[function], STATUS_NAMES[status])
+        reason = self.reason
         if not limited(("host_call_refused", plugin.name), 10):
-            log.debug("host_call_refused", filter=plugin.name, function=FUNCTION_NAMES[function], status=STATUS_NAMES[status])
+            fields = {"function": FUNCTION_NAMES[function], "status": STATUS_NAMES[status]}
+            if why:
+                fields |= {"argument": self.core_text(argument), "reason": self.core_text(why)}
+            else:
+                fields["reason"] = reason or USUAL_REASONS.get(status, "")
+            log.debug("host_call_refused", filter=plugin.name, **fields)
+        return OK
+
+    def core_text(self, address: int) -> str:
+        """A C string of the core's own."""
+        return self.memory.bytes_at(address, LONGEST_CORE_TEXT).partition(b"\0")[0].decode("ascii", "replace")
+
+    def note_denied(self) -> int:
+        """The filter called what its config does not allow it (capabilities.host_functions)."""
+        (number,) = self.words(1)
+        plugin = self.context.plugin
+        name = self.slot.compiled.denied[number]
+        plugin.count_error(name, DENIED_STATUS)
+        if not limited(("host_call_denied", plugin.name, name), 1):
+            log.warning("host_call_denied", filter=plugin.name, function=name, allow=f"capabilities.host_functions: [{name}]")
         return OK
 
     def root(self) -> "Root":
@@ -220,7 +287,10 @@ class Host:
 
     def set_effective(self) -> int:
         (context,) = self.words(1)
-        return OK if self.slot.set_effective(context) else BAD_ARGUMENT
+        if self.slot.set_effective(context):
+            return OK
+        self.explain(f"context: {context} is no context of this VM, or its stream is over")
+        return BAD_ARGUMENT
 
     def done(self) -> int:
         return OK if self.slot.done(self.root()) else NOT_FOUND
@@ -245,16 +315,10 @@ class Host:
         return OK
 
     def call_foreign(self) -> int:
-        function = FUNCTIONS.get(self.text(0))
-        if function is None:
-            return NOT_FOUND
-        arguments = self.text(1)
-        vm = self.slot.vm
-        if vm is not None:
-            vm.store.charge(FOREIGN_FUEL * len(arguments))
         try:
-            return self.answer(function(arguments))
+            return self.answer(self.foreign.call(self.text(0), self.text(1)))
         except ForeignError as error:
+            self.pay(error.fuel)
             self.explain(error.reason)
             return error.status
 
@@ -301,10 +365,8 @@ class Host:
         return self.answer(item) if isinstance(item, bytes) else item
 
     def explain(self, reason: str) -> None:
-        """Why a host function refused, for the filter's author."""
-        plugin = self.context.plugin
-        if not limited(("host_call_reason", plugin.name), 10):
-            log.debug("host_call_reason", filter=plugin.name, reason=reason)
+        """Why a host function refuses, for the filter's author: said by `note_error`, which follows."""
+        self.reason = reason
 
     def clear_route(self) -> int:
         """Routes are chosen after the chain by the final head, so there is nothing to clear."""

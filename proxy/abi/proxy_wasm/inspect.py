@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from proxy.abi.component.inspect import ComponentFacts, facts, refusals
 from proxy.abi.proxy_wasm import origin
 from proxy.abi.proxy_wasm.signatures import (
     CALLBACKS,
@@ -62,7 +63,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Sizes in bytes. For a component everything after `kind` is empty.
+    """Sizes in bytes. For a component everything after `kind` is empty but `component` and `grants`.
 
     `imports` groups the imported functions (host: `proxy_*`; wasi; environment: what else Envoy offers; unknown:
     nobody offers it); `imported_externs` are the imports that are no functions; `imports_outside_version` lists host
@@ -99,6 +100,7 @@ class Inspection:
     start_export: str | None = None
     allocator: str | None = None
     grants: tuple[Grant, ...] = ()
+    component: ComponentFacts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings, numbers and None, for JSON."""
@@ -142,14 +144,20 @@ def inspect_bytes(data: bytes) -> Inspection:
     """As `inspect`, of bytes in memory. Time is linear in their number."""
     digest = hashlib.sha256(data).hexdigest()
     if format_of(data) == "component":
-        return Inspection(size=len(data), sha256=digest, kind="component")
+        found = facts(data)
+        granted = tuple(Grant(*grant) for grant in found.grants)
+        return Inspection(size=len(data), sha256=digest, kind="component", component=found, grants=granted)
     module = read(data)
     exports = {export.name: export for export in module.exports}
     functions = {name: export.function for name, export in exports.items() if export.function is not None}
     markers = tuple(name for name in functions if name in MARKERS)
     version = MARKERS[markers[0]] if markers else None
     imports = grouped(module.imports, version)
-    callbacks = tuple(described(name, type_, version) for name, type_ in functions.items() if is_callback(name))
+    # To look for what a name may have meant takes a tenth of a millisecond, and a module may have any number of names.
+    suggested = [name for name in functions if is_callback(name) and name not in CALLBACKS][:MOST_LISTED]
+    callbacks = tuple(
+        described(name, type_, version, name in suggested) for name, type_ in functions.items() if is_callback(name)
+    )
     callbacks += tuple(
         ExportedCallback(shown(export.name), "", f"is a {export.kind}, not a function")
         for export in module.exports
@@ -202,8 +210,8 @@ def check_limits(inspection: Inspection, limits: Limits, memory: int | None = No
     `memory` is the filter's memory limit in bytes; None leaves it unchecked. Checks that the engine makes by itself
     (a valid function body, say) are left to the compiler.
     """
-    if inspection.kind == "component":
-        return ["this is a component, where a core module of the proxy-wasm ABI is expected; build a core module"]
+    if inspection.component is not None:
+        return [f"{problem}; {mend}" for problem, mend in refusals(inspection.component, limits, memory)]
     problems = []
     for setting, size, limit in (
         ("module", inspection.size, limits.module),
@@ -303,10 +311,10 @@ def is_callback(name: str) -> bool:
     return name in CALLBACKS or name.startswith(("proxy_on_", "envoy_on_"))
 
 
-def described(name: str, type_: FunctionType, version: str | None) -> ExportedCallback:
+def described(name: str, type_: FunctionType, version: str | None, suggest: bool) -> ExportedCallback:
     known = CALLBACKS_BY_VERSION[version or "0.2.1"]
     if name not in CALLBACKS:
-        near = get_close_matches(name, known, 1, MISSPELT)
+        near = get_close_matches(name, known, 1, MISSPELT) if suggest else []
         why = "is not a callback of the ABI" + (f"; did you mean {near[0]}?" if near else "")
     elif name not in known:
         why = f"does not exist in ABI {version}"

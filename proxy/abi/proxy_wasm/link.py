@@ -156,24 +156,35 @@ def bridge_text(outline: Module, callbacks: Mapping[str, Signature], allocator: 
     return "(module\n  " + "\n  ".join(lines) + ")"
 
 
+def denied_functions(outline: Module, allowed: Iterable[str] | None) -> tuple[str, ...]:
+    """The functions that the filter imports and may not call, by name. Position = number in its stubs."""
+    names = (item.name for item in outline.imports if item.function is not None and item.function.results)
+    return tuple(sorted({name for name in names if not permitted(name, allowed)}))
+
+
 def stubs_text(outline: Module, allowed: Iterable[str] | None) -> str | None:
-    """A module with constant answers in place of the core's functions: for what the filter imports but may not call, and
-    for WASI functions under the other type that Envoy knows. None if there are none."""
+    """A module with constant answers in place of the core's functions: for what the filter imports but may not call, which
+    the core is told of, and for WASI functions under the other type that Envoy knows. None if there are none."""
+    numbers = {name: number for number, name in enumerate(denied_functions(outline, allowed))}
     stubs: dict[str, str] = {}
     for item in outline.imports:
         if item.function is None or not item.function.results:
             continue
         wasi = item.module in WASI_MODULES
-        if wasi and item.name in WASI_VARIANTS and item.function.params == WASI_VARIANTS[item.name].params:
-            answer = ERRNO_UNSUPPORTED
-        elif permitted(item.name, allowed):
-            continue
-        else:
+        note = ""
+        if item.name in numbers:
             answer = ERRNO_DENIED if wasi else STATUS_DENIED
+            note = f"(call $denied (i32.const {numbers[item.name]}))"
+        elif wasi and item.name in WASI_VARIANTS and item.function.params == WASI_VARIANTS[item.name].params:
+            answer = ERRNO_UNSUPPORTED
+        else:
+            continue
         params = " ".join(item.function.params)
         name = f"{item.module}.{item.name}"
-        stubs[name] = f'(func (export "{name}") (param {params}) (result i32) (i32.const {answer}))'
-    return "(module\n  " + "\n  ".join(stubs.values()) + ")" if stubs else None
+        stubs[name] = f'(func (export "{name}") (param {params}) (result i32) {note} (i32.const {answer}))'
+    if not stubs:
+        return None
+    return '(module\n  (import "core" "denied" (func $denied (param i32)))\n  ' + "\n  ".join(stubs.values()) + ")"
 
 
 class Linked:
@@ -197,7 +208,9 @@ def link(
     """Instantiate a filter in `store`. Raises GuestFault: its start function failed, or it is over a limit."""
     table = store.instantiate(link_module, [])
     core = store.instantiate(memory.core, memory.core_imports(store, table))
-    stubs = store.instantiate(stubs_module, []) if stubs_module is not None else None
+    stubs = None
+    if stubs_module is not None:
+        stubs = store.instantiate(stubs_module, [store.export(core, item.name or "") for item in stubs_module.imports])
     imports = []
     for item in guest_module.imports:
         found = store.export(stubs, f"{item.module}.{item.name}") if stubs is not None else None

@@ -13,17 +13,20 @@ from typing import Final, NamedTuple
 import structlog
 import wasmtime
 
+from proxy.abi.component.load import ComponentDraft, PreparedComponent, draft
+from proxy.abi.component.probe import probe, self_test
 from proxy.abi.memory import EMPTY_LINK, StreamMemory, memory_type
+from proxy.abi.proxy_wasm.foreign import EXTRAS
 from proxy.abi.proxy_wasm.grpc import EXTRA, GRPC_FUNCTIONS, installed
 from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS
-from proxy.abi.proxy_wasm.inspect import check_limits, inspect_bytes
-from proxy.abi.proxy_wasm.link import LINK, bridge_text, exported_callbacks, stubs_text
+from proxy.abi.proxy_wasm.inspect import MOST_LISTED, check_limits, inspect_bytes
+from proxy.abi.proxy_wasm.link import LINK, bridge_text, denied_functions, exported_callbacks, stubs_text
 from proxy.abi.proxy_wasm.vm import Compiled
 from proxy.config.model import Filter
 from proxy.wasm.cache import CompileErrors, load_or_compile
 from proxy.wasm.compile import Request
 from proxy.wasm.engine import Engine
-from proxy.wasm.module import Module, ModuleError, read
+from proxy.wasm.module import Module, ModuleError, format_of, read
 
 log = structlog.get_logger("filter")
 
@@ -60,6 +63,8 @@ class PreparedFilter:
     stubs: bytes | None
     memory_export: str
     start_export: str | None
+    foreign: tuple[bytes, ...]
+    """The foreign functions that need an extra and whose names are in the file: it may call them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Prepared:
     core: bytes
     link: bytes
     empty_link: bytes
-    filters: tuple[PreparedFilter, ...]
+    filters: tuple[PreparedFilter | PreparedComponent, ...]
+    probe: bytes = b""
+    """The component of the codec's self-test; empty without components."""
 
 
 class Draft(NamedTuple):
@@ -82,6 +89,7 @@ class Draft(NamedTuple):
     has_stubs: bool
     memory_export: str
     start_export: str | None
+    foreign: tuple[bytes, ...]
 
 
 def prepare(filters: Sequence[Filter]) -> Prepared:
@@ -92,8 +100,10 @@ def prepare(filters: Sequence[Filter]) -> Prepared:
     problems: list[LoadProblem] = []
     drafts = [draft for i, filter_ in enumerate(filters) if (draft := outline(i, filter_, problems)) is not None]
     own = [CORE.read_bytes(), bytes(wasmtime.wat2wasm(LINK)), bytes(wasmtime.wat2wasm(EMPTY_LINK))]
+    if any(isinstance(one, ComponentDraft) for one in drafts):
+        own.append(probe())
     requests = [Request(wasm) for wasm in own]
-    places: list[int | None] = [None, None, None]
+    places: list[int | None] = [None] * len(own)
     for draft in drafts:
         limits = draft.filter.limits
         for module in draft.modules:
@@ -110,21 +120,24 @@ def prepare(filters: Sequence[Filter]) -> Prepared:
         codes = []
     if problems:
         raise LoadError(problems)
-    rest = iter(codes[3:])
-    prepared = []
+    rest = iter(codes[len(own) :])
+    prepared: list[PreparedFilter | PreparedComponent] = []
     for draft in drafts:
+        if isinstance(draft, ComponentDraft):
+            prepared.append(PreparedComponent(draft.filter, draft.outline, draft.world, draft.digest, next(rest)))
+            continue
         guest, bridge = next(rest), next(rest)
         stubs = next(rest) if draft.has_stubs else None
         prepared.append(
             PreparedFilter(
                 draft.filter, draft.outline, draft.abi, draft.digest, guest, bridge, stubs, draft.memory_export,
-                draft.start_export,
+                draft.start_export, draft.foreign,
             )
         )  # fmt: skip
-    return Prepared(codes[0], codes[1], codes[2], tuple(prepared))
+    return Prepared(codes[0], codes[1], codes[2], tuple(prepared), *codes[3 : len(own)])
 
 
-def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft | None:
+def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft | ComponentDraft | None:
     """Read and check one filter's file without compiling it."""
 
     def refuse(key: str, problem: str, mend: str) -> None:
@@ -149,10 +162,15 @@ def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft |
         refuse("sha256", f"the file's SHA-256 is {digest}", "take that, if the file is the one you mean")
         return None
     try:
+        if format_of(data) == "component":
+            return draft(index, filter_, data, digest, refuse)
         inspection = inspect_bytes(data)
         refused = check_limits(inspection, filter_.limits, filter_.memory)
     except ModuleError as error:
         refuse("wasm", error.problem, "name a WebAssembly module built for proxy-wasm")
+        return None
+    if filter_.isolation == "request":
+        refuse("isolation", "a proxy-wasm module keeps one VM for all streams", "leave isolation out, or build a component")
         return None
     for text in refused:
         problem, _, mend = text.rpartition("; ")
@@ -168,14 +186,20 @@ def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft |
     if stubs is not None:
         modules.append(bytes(wasmtime.wat2wasm(stubs)))
     warn(filter_, module, [callback.name + " " + callback.why for callback in inspection.unreachable])
+    # Foreign functions are no imports: their names lie in the data.
+    calls = any(item.name == "proxy_call_foreign_function" for item in module.imports)
+    foreign = tuple(name for name in EXTRAS if calls and name in data)
+    warn_of_foreign(filter_, foreign)
     return Draft(
         index, filter_, module, inspection.abi_version, digest, modules, stubs is not None, memory_export,
-        inspection.start_export,
+        inspection.start_export, foreign,
     )  # fmt: skip
 
 
-def shares(prepared: "PreparedFilter") -> bool:
+def shares(prepared: PreparedFilter | PreparedComponent) -> bool:
     """Does the filter use shared data or queues?"""
+    if isinstance(prepared, PreparedComponent):
+        return prepared.imports("kv")
     return any(item.name in SHARING_FUNCTIONS for item in prepared.outline.imports)
 
 
@@ -192,7 +216,22 @@ def warn(filter_: Filter, module: Module, unreachable: Sequence[str]) -> None:
             "host_functions_unimplemented", filter=filter_.name, functions=grpc, answer="12 (Unimplemented)", install=EXTRA
         )
     if unreachable:
-        log.warning("callbacks_never_called", filter=filter_.name, callbacks=list(unreachable))
+        more = len(unreachable) - MOST_LISTED
+        listed = [*unreachable[:MOST_LISTED], *([f"and {more} more"] if more > 0 else [])]
+        log.warning("callbacks_never_called", filter=filter_.name, callbacks=listed)
+
+
+def warn_of_foreign(filter_: Filter, names: Sequence[bytes]) -> None:
+    """Foreign functions that are not there for want of an extra."""
+    missing = [name for name in names if EXTRAS[name].distinctive and not EXTRAS[name].installed()]
+    if missing:
+        log.warning(
+            "foreign_functions_missing",
+            filter=filter_.name,
+            functions=[name.decode() for name in missing],
+            answer="1 (NotFound)",
+            install=sorted({EXTRAS[name].install for name in missing}),
+        )
 
 
 class Loader:
@@ -204,9 +243,13 @@ class Loader:
         self.link = self.engine.load(prepared.link)
         self.memory = StreamMemory(self.engine, self.engine.load(prepared.core), self.engine.load(prepared.empty_link))
         self.loaded: dict[bytes, wasmtime.Module] = {}
+        if prepared.probe:
+            self_test(self.engine, prepared.probe)
 
     def compiled(self, filter_: PreparedFilter) -> Compiled:
         """Modules that several filters share are loaded once."""
+        for name in filter_.foreign:
+            EXTRAS[name].load()
         return Compiled(
             filter_.outline,
             self.module(filter_.guest),
@@ -215,6 +258,7 @@ class Loader:
             self.module(filter_.stubs) if filter_.stubs is not None else None,
             filter_.memory_export,
             filter_.start_export,
+            denied_functions(filter_.outline, filter_.filter.capabilities.host_functions),
         )
 
     def module(self, code: bytes) -> wasmtime.Module:

@@ -1,6 +1,8 @@
 """A filter's own metrics: cells in the stream memory that guests add to, and their names on /metrics."""
 
+import re
 import struct
+from itertools import chain, count, repeat
 from typing import Final
 
 from proxy.abi.memory import StreamMemory
@@ -11,6 +13,36 @@ COUNTER: Final = 0
 GAUGE: Final = 1
 HISTOGRAM: Final = 2
 KINDS: Final = 3
+
+
+IS: Final = "=.="
+NEXT: Final = ";.;"
+LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,63}")
+RESERVED: Final = frozenset({"filter", "le", "quantile"})
+"""Labels that have a meaning on /metrics already."""
+MOST_LABELS: Final = 10
+LONGEST_VALUE: Final = 128
+
+
+def parse(name: str) -> tuple[str, dict[str, str]]:
+    """A metric's name and its labels, in their alphabetical order.
+
+    `KEY=.=VALUE;.;KEY=.=VALUE;.;NAME`, the parts in any order, is how Istio's filters write the tags of a metric. What is
+    not exactly of this form is a name without labels, whatever it holds.
+    """
+    parts = name.split(NEXT)
+    names = [part for part in parts if IS not in part]
+    if len(parts) - 1 > MOST_LABELS or len(names) != 1 or not names[0]:
+        return name, {}
+    labels = {}
+    for part in parts:
+        key, separator, value = part.partition(IS)
+        if not separator:
+            continue
+        if LABEL.fullmatch(key) is None or key in RESERVED or key in labels or len(value) > LONGEST_VALUE:
+            return name, {}
+        labels[key] = value
+    return names[0], dict(sorted(labels.items()))
 
 
 class GuestMetrics:
@@ -52,17 +84,29 @@ class GuestMetrics:
             cell = self.cells + 8 * self.used
             self.used += 1
             self.defined[key] = cell
-            if kind == COUNTER:
-                self.shown[cell] = self.instruments.guest_counter(name)
-            elif kind == GAUGE:
-                self.shown[cell] = self.instruments.guest_gauge(name)
-            else:
-                self.histograms[cell] = self.instruments.guest_histogram(name)
+            self.show(kind, cell, name)
         if kind == HISTOGRAM:
             self.histogram_of[metric] = self.histograms[cell]
         struct.pack_into("<2I", self.memory.buffer, self.table + 8 * index, kind, cell)
         self.next_id[kind] = metric + 4
         return metric
+
+    def show(self, kind: int, cell: int, name: str) -> None:
+        """Put a new metric on /metrics: with its labels, unless the name is there with others; then under all that was
+        defined as its name, with a number behind it if that is there with labels as well."""
+        base, labels = parse(name)
+        numbered = (f"{name}_{number}" for number in count(2))
+        for shown, own in chain([(base, labels), (name, {})], zip(numbered, repeat({}))):
+            try:
+                if kind == COUNTER:
+                    self.shown[cell] = self.instruments.guest_counter(shown, own)
+                elif kind == GAUGE:
+                    self.shown[cell] = self.instruments.guest_gauge(shown, own)
+                else:
+                    self.histograms[cell] = self.instruments.guest_histogram(shown, own)
+            except ValueError:
+                continue
+            return
 
     def sample(self, metric: int, value: int) -> None:
         self.histogram_of[metric].observe(value)

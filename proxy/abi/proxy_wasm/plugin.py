@@ -22,8 +22,10 @@ from proxy.abi.proxy_wasm.vm import (
     ON_LOG,
     ON_REQUEST_BODY,
     ON_REQUEST_HEADERS,
+    ON_REQUEST_TRAILERS,
     ON_RESPONSE_BODY,
     ON_RESPONSE_HEADERS,
+    ON_RESPONSE_TRAILERS,
 )
 from proxy.telemetry.instruments import FilterInstruments
 
@@ -67,6 +69,8 @@ class Plugin:
         self.last_lines: list[str] = []
         self.fuel = settings.fuel
         self.fuel_used = instruments.fuel
+        self.fuel_counts = [0] * 64
+        """Calls by the bit length of the fuel that they took."""
         self.seconds = instruments.seconds
         self.calls = {
             operation: instruments.calls(name)
@@ -75,6 +79,8 @@ class Plugin:
         }
         self.has_request_headers = self.callbacks.request_headers
         self.has_response_headers = self.callbacks.response_headers
+        self.has_request_trailers = self.has(ON_REQUEST_TRAILERS)
+        self.has_response_trailers = self.has(ON_RESPONSE_TRAILERS)
         self.errors: dict[tuple[str, str], Any] = {}
 
     def has(self, operation: int) -> bool:
@@ -117,16 +123,33 @@ class Plugin:
         return StreamContext(self, root, vm, stream)
 
     def state(self) -> dict[str, Any]:
-        """For /ready: ready, or failed with the reason and the seconds until its VM is built again."""
+        """For /ready: ready; failed, with the reason and the seconds until its VM is built again; or quarantined."""
         slot = self.slot
         if slot.vm is not None:
             return {"state": "ready", "memory_bytes": slot.vm.store.guest_memory()}
+        policy = "open" if self.settings.fail_open else "closed"
+        if slot.out and slot.quarantine is not None:
+            since, reason = slot.quarantine.reason(slot.out)
+            return {
+                "state": "quarantined", "reason": reason, "since": since, "resume": f"POST /filters/{slot.out}/resume",
+                "on_failure": policy,
+            }  # fmt: skip
         return {
             "state": "failed",
             "reason": slot.last_fault,
             "rebuilt_in_seconds": round(max(slot.rebuild_at - time.monotonic(), 0.0), 1),
-            "on_failure": "open" if self.settings.fail_open else "closed",
+            "on_failure": policy,
         }
+
+    def refresh(self) -> None:
+        """Before a snapshot of the metrics: what is counted elsewhere."""
+        self.metrics.refresh()
+        histogram = self.instruments.call_fuel
+        first = int(histogram.bounds[0]).bit_length()
+        last = first + len(histogram.bounds)
+        counts = self.fuel_counts
+        histogram.counts = [sum(counts[: first + 1]), *counts[first + 1 : last], sum(counts[last:])]
+        histogram.sum = self.fuel_used.value
 
     # ---- What it says ----
 
@@ -146,6 +169,8 @@ class Plugin:
             at += 8 + (size + 3 & ~3)
             if stream is None:
                 self.last_lines = [*self.last_lines[-9:], text]
+            if size >= self.settings.log_line:
+                self.instruments.limited("log_line").value += 1
             if not self.lines.take():
                 dropped += 1
                 continue
@@ -165,7 +190,11 @@ class Plugin:
     def failed(self, callback: str, reason: str, message: str, stream: StreamHost | None, fuel: int) -> None:
         """Log and count what ended a call."""
         self.instruments.failures(reason).value += 1
-        self.slot.last_fault = f"{callback}: {reason}: {message}"
+        slot = self.slot
+        slot.last_fault = f"{callback}: {reason}: {message}"
+        slot.failing = self.settings
+        if slot.quarantine is not None:
+            slot.quarantine.note(self.name, callback, reason, message)
         log.error(
             "filter_failed",
             filter=self.name,

@@ -25,7 +25,13 @@ FLAG_BITS: Final = {
 }  # fmt: skip
 """Envoy's response flags as response.flags has them."""
 
+TIMES: Final = frozenset({b"request\0time", b"request\0duration", b"response\0backend_latency"})
+"""What limits.clock coarsens here."""
+
 GRPC_UNKNOWN: Final = 2
+
+STATE: Final = b"\0"
+"""Begins the names of what set_envoy_filter_state keeps among a stream's properties."""
 
 
 class NullPropertyError(Exception):
@@ -55,9 +61,15 @@ def get(context: "Context", path: bytes) -> bytes | None:
             raise NullPropertyError
         name, _, key = rest.partition(b"\0")
         reader = readers.get(name)
-        return None if reader is None else reader(Reading(plugin.memory, stream, context.window), key)
+        value = None if reader is None else reader(Reading(plugin.memory, stream, context.window), key)
+        if value is not None and path in TIMES:
+            (nanoseconds,) = struct.unpack("<q", value)
+            value = struct.pack("<q", nanoseconds - nanoseconds % plugin.settings.clock)
+        return value
     if group == b"filter_state" and rest.startswith(b"wasm."):
         return stream.properties.get(rest[5:])
+    if group == b"filter_state" and rest:
+        return stream.properties.get(STATE + rest)
     if group == b"metadata":
         return b""
     if group in (b"filter_state", b"upstream_filter_state"):
@@ -153,6 +165,9 @@ def request_duration(reading: Reading, key: bytes) -> bytes | None:
 
 
 def response_code(reading: Reading, key: bytes) -> bytes | None:
+    """As it was sent; before that, what filters have made of it is not seen (Envoy)."""
+    if known := reading.info.status or reading.info.entered_status:
+        return integer(known)
     status = reading.memory.get(RESPONSE_HEADERS, b":status")
     return integer(int(status)) if status is not None and status.isdigit() and len(status) <= 5 else None
 

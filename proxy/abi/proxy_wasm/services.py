@@ -30,6 +30,10 @@ class Answer(Protocol):
     def body(self) -> bytes: ...
     @property
     def trailers(self) -> list[tuple[bytes, bytes]]: ...
+    @property
+    def failure(self) -> str:
+        """Why it is not the upstream's; "" if it is."""
+        ...
 
 
 class Call(Protocol):

@@ -38,6 +38,11 @@ class Settings(NamedTuple):
     header_bytes: int
     pause: float
     tick: float
+    clock: int
+    """The clock's steps in nanoseconds."""
+    quarantine_faults: int
+    """So many faults within `quarantine_window` seconds take the filter out; 0: nothing does."""
+    quarantine_window: float
     environment: dict[str, str]
     host_functions: tuple[str, ...] | None
 

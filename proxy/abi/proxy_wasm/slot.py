@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+import structlog
+
 from proxy.abi.filter import (
     ACTION,
     BODY,
@@ -24,6 +26,7 @@ from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
 from proxy.abi.proxy_wasm.grpc import GrpcCalls
 from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS, Host
 from proxy.abi.proxy_wasm.metrics import GuestMetrics
+from proxy.abi.proxy_wasm.quarantine import Quarantine
 from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
 from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.vm import (
@@ -48,12 +51,21 @@ from proxy.abi.proxy_wasm.vm import (
 from proxy.sharing.space import Space
 from proxy.wasm.fault import GuestFault
 
+log = structlog.get_logger("filter")
+
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MOST: Final = 60.0
 """Seconds until a VM that keeps failing is built again; doubled each time, with jitter."""
 FIRST_REBUILD_SECONDS: Final = 0.05
 HEALTHY_AFTER: Final = 10.0
 """A VM that lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
+
+LONG_START_SECONDS: Final = 0.05
+START_REST: Final = 20
+"""A start holds the worker: one that took longer is not repeated before so many times its seconds have passed."""
+
+TICK_REST: Final = 4
+"""After a tick come so many times its own seconds without one: by ticks a filter gets a fifth of the worker at most."""
 
 FIRST_TOKEN: Final = 4
 """Tokens of http calls step by 4, as Envoy's do: 4, 8 ..."""
@@ -119,7 +131,15 @@ class VmSlot:
         self.rebuild_at = 0.0
         self.backoff = 0.0
         self.built_at = 0.0
+        self.start_seconds = 0.0
+        """What the last start took, whatever came of it."""
         self.last_fault = ""
+        self.failing: Settings = settings
+        """Of the filter that had the last fault."""
+        self.quarantine: Quarantine | None = None
+        """None where nothing is kept of faults (a check)."""
+        self.out = ""
+        """The filter for which this VM is in quarantine."""
         self.starting = ""
         """What runs of a start."""
 
@@ -136,6 +156,7 @@ class VmSlot:
         if self.services.space is not None and any(one.name in SHARING_FUNCTIONS for one in self.compiled.outline.imports):
             self.space = self.services.space(self.settings.space)
         self.built_at = time.monotonic()
+        burned = time.thread_time()  # not the wall's time: on a busy machine every start is slow by that
         first = self.roots[0]
         self.running = first
         self.starting = self.compiled.start_export or "start"
@@ -155,6 +176,7 @@ class VmSlot:
             self.bury(vm)
             raise
         finally:
+            self.start_seconds = time.thread_time() - burned
             self.memory.release(region)
 
     def start_root(self, vm: Vm, root: Root) -> None:
@@ -215,8 +237,15 @@ class VmSlot:
             self.bury(self.vm)
         if now - self.built_at >= HEALTHY_AFTER:
             self.backoff = 0.0
-        self.rebuild_at = now + self.backoff * random.uniform(0.8, 1.2)
+        rest = START_REST * self.start_seconds if self.start_seconds > LONG_START_SECONDS else 0.0
+        self.rebuild_at = now + max(self.backoff * random.uniform(0.8, 1.2), rest)
         self.backoff = min(2 * self.backoff, BACKOFF_MOST) or BACKOFF_FIRST
+        if self.quarantine is not None:
+            reason = self.quarantine.fault(self.failing, now, self.last_fault)
+            if reason:
+                self.take_out(self.failing.name)
+                log.error("filter_quarantined", filter=self.out, reason=reason, resume=f"POST /filters/{self.out}/resume")
+                return
         if self.services.later is not None:
             # Not only when a stream asks for it: it may work without streams, and /ready should not wait for one.
             self.services.later(max(self.rebuild_at - now, FIRST_REBUILD_SECONDS), self.live)
@@ -226,16 +255,41 @@ class VmSlot:
         vm = self.vm
         if vm is not None:
             return vm
-        if time.monotonic() < self.rebuild_at or self.closing:
+        if time.monotonic() < self.rebuild_at or self.closing or self.out:
             return None
         plugin = self.roots[0].plugin
         plugin.instruments.vm_rebuilds.value += 1
         try:
             self.start()
         except StartError as error:
-            plugin.failed("start", "start", error.reason, None, 0)
+            self.running.plugin.failed("start", "start", error.reason, None, 0)
             self.died()
         return self.vm
+
+    # ---- Quarantine ----
+
+    def take_out(self, name: str) -> None:
+        """No VM from now on, until the filter of that name is resumed."""
+        self.out = name
+        if self.vm is not None:
+            self.bury(self.vm)
+
+    def look(self) -> None:
+        """Follow what another worker, or the operator, has decided."""
+        if self.quarantine is None:
+            return
+        name = self.quarantine.who()
+        if name == self.out:
+            return
+        if name:
+            if not self.out:
+                log.warning("filter_quarantined", filter=name, reason="another worker has taken it out")
+            self.take_out(name)
+            return
+        log.info("filter_resumed", filter=self.out)
+        self.out = ""
+        self.rebuild_at = self.backoff = 0.0
+        self.live()
 
     # ---- Calls of roots, outside of any stream ----
 
@@ -263,6 +317,7 @@ class VmSlot:
             return 0
         finally:
             plugin.fuel_used.value += vm.used
+            plugin.fuel_counts[vm.used.bit_length()] += 1
             plugin.seconds.value += vm.elapsed
         if result & LOGS:
             plugin.drain_logs(None, name)
@@ -274,14 +329,18 @@ class VmSlot:
         """proxy_set_tick_period_milliseconds: one timer, set anew after each tick, so ticks never pile up (Envoy)."""
         root.stop_ticks()
         if milliseconds and self.services.later is not None:
-            root.tick_seconds = max(milliseconds / 1000, root.plugin.settings.tick)
+            root.tick_seconds = milliseconds / 1000
+            if root.tick_seconds < root.plugin.settings.tick:
+                root.tick_seconds = root.plugin.settings.tick
+                root.plugin.instruments.limited("tick").value += 1
             root.timer = self.services.later(root.tick_seconds, self.tick, root)
 
     def tick(self, root: Root) -> None:
         root.timer = None
         self.call_root(root, ON_TICK)
         if root.tick_seconds and root.timer is None and self.services.later is not None:
-            root.timer = self.services.later(root.tick_seconds, self.tick, root)
+            burned = self.vm.elapsed if self.vm is not None else 0.0
+            root.timer = self.services.later(max(root.tick_seconds, TICK_REST * burned), self.tick, root)
 
     def start_call(self, root: Root, upstream: str, headers: Pairs, body: bytes, trailers: Pairs, seconds: float) -> int:
         """proxy_http_call: the token of a call. Raises CallRefusedError."""

@@ -20,8 +20,10 @@ ON_VM_START: Final = 1
 ON_CONFIGURE: Final = 2
 ON_REQUEST_HEADERS: Final = 3
 ON_REQUEST_BODY: Final = 4
+ON_REQUEST_TRAILERS: Final = 5
 ON_RESPONSE_HEADERS: Final = 6
 ON_RESPONSE_BODY: Final = 7
+ON_RESPONSE_TRAILERS: Final = 8
 ON_DONE: Final = 9
 ON_LOG: Final = 10
 ON_DELETE: Final = 11
@@ -70,6 +72,7 @@ class Compiled:
         stubs: wasmtime.Module | None,
         memory_export: str,
         start_export: str | None,
+        denied: tuple[str, ...] = (),
     ) -> None:
         self.outline = outline
         self.guest = guest
@@ -78,6 +81,8 @@ class Compiled:
         self.stubs = stubs
         self.memory_export = memory_export
         self.start_export = start_export
+        self.denied = denied
+        """The functions that it imports and may not call; position = number in `stubs`."""
         self.exports = {export.name for export in outline.exports if export.kind == "function"}
 
 

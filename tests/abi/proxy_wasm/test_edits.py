@@ -92,6 +92,7 @@ FIELDS = ((b"host", b"one"), (b"x-a", b"1"), (b"x-b", b"b"), (b"x-a", b"2"), (b"
 def test_a_stop_at_any_point_leaves_sound_streams(start_filters, monkeypatch, policy, room, step):
     """Fuel runs out at every `step`th unit of an edit-heavy callback, with the arena `room` bytes short of full."""
     monkeypatch.setattr(slot, "BACKOFF_FIRST", 0.0)
+    monkeypatch.setattr(slot, "START_REST", 0)
     worker = start_filters((EDITOR, {**ROOMY, "on_failure": policy}))
     memory, at = worker.memory, worker.memory.at
     other = worker.open(fields=((b"host", b"other"), (b"x-secret", b"s" * 100)))

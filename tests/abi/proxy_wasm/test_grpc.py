@@ -81,12 +81,25 @@ def test_a_call_that_is_refused_writes_no_token(dialling, closed):
     assert len(worker.timers) == (closed is not None)
     worker.plugins[0].grpc.refused = None
     if closed is not None:
-        assert worker.timers[0].function.__self__.token == 5
+        assert [events.token for events, *_ in worker.slots[0].grpc.refused] == [5]
         worker.timers[0].fire()
         (status,) = worker.runs("proxy_on_grpc_close")
         assert (status.status, status.u32()) == (0, 14)
     (run,) = worker.open().runs(HEADERS)
     assert run.u32() == (5 if closed is None else 9), "Envoy uses the token up only where it has begun"
+
+
+def test_refused_calls_are_told_of_one_at_a_time_and_not_without_end(dialling):
+    """Each of these callbacks may make more such calls: in one turn of the loop they would hold the worker for seconds."""
+    worker, _ = dialling({HEADERS: [CALL] * 20, "proxy_on_grpc_close": [CALL] * 20},
+                         refused=CallRefusedError(10, "reason", (14, b"why")))  # fmt: skip
+    worker.open().call(HEADERS)
+    for told in range(1, 30):
+        (timer,) = worker.timers
+        worker.timers.clear()
+        timer.fire()
+        assert worker.plugins[0].calls[17].value == told
+        assert len(worker.slots[0].grpc.refused) <= grpc.MOST_REFUSED
 
 
 def test_the_use_of_tokens(dialling):

@@ -249,7 +249,8 @@ def test_edit_windows(start_filters, callback, end, open_maps):
         part = found[7 * map_ : 7 * map_ + 7]
         statuses = [one.status for one in part]
         if map_ in open_maps:
-            assert statuses == [int(map_ != 0), 0, 0, 0, 0, 0, 0]
+            # Of trailers there are none to read before one of the other calls begins them.
+            assert statuses == [(0, 2, 1, 2)[map_], 0, 0, 0, 0, 0, 0]
         else:
             assert statuses == SHUT
             assert (part[1].u32(0), part[1].u32(1)) == (0, 0)
@@ -305,7 +306,7 @@ def test_a_paused_request_stays_open_where_the_filter_sees_its_body(start_filter
     opened = start_filters((script, settings)).open()
     opened.call(HEADERS)
     assert [one.status for one in opened.runs("proxy_on_request_body", b"x")] == [0, 0]
-    opened.context.continued(0)  # by the chain, when it has let the headers go
+    opened.context.continued()  # by the chain, when it has let the headers go
     assert [one.status for one in opened.runs("proxy_on_request_body", b"x")] == [2, 2]
 
 

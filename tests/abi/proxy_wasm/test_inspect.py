@@ -157,7 +157,7 @@ OK = b.filter_module()
         (OK, Limits(functions=1), "2 functions, more than limits.functions 1; write limits: {functions: 2}"),
         (OK, Limits(function_body=2), "more than limits.function_body 2B; write limits: {function_body: 1KiB}"),
         (b.filter_module(pages=17), Limits(), "1.1 MiB of memory, more than memory 1MiB; write memory: 2MiB"),
-        (b.COMPONENT, Limits(), "this is a component"),
+        (b.COMPONENT, Limits(), "the component exports no filter; export penstock:filter/http-filter@0.1.0"),
         (b.filter_module(marker=None), Limits(), "no proxy-wasm ABI version"),
         (b.filter_module(allocator=None), Limits(), "no allocator is exported"),
         (b.filter_module(memory=None), Limits(), "no memory is exported"),
@@ -211,12 +211,15 @@ def test_hostile_names_are_harmless_to_print():
     assert len(text) < 500
 
 
-def test_a_component_has_no_outline(tmp_path):
+def test_a_component_is_described_by_its_own(tmp_path):
     path = tmp_path / "component.wasm"
-    path.write_bytes(b.COMPONENT + b"junk")
+    path.write_bytes(b.COMPONENT)
     found = inspect(path)
-    assert (found.kind, found.size, found.imports) == ("component", 12, {})
+    assert (found.kind, found.size, found.imports, found.component.modules) == ("component", 8, {}, 0)
     assert json.dumps(found.to_dict())
+    path.write_bytes(b.COMPONENT + b"junk")
+    with pytest.raises(ModuleError):
+        inspect(path)
 
 
 def test_what_is_no_module(tmp_path):

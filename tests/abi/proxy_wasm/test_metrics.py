@@ -1,7 +1,11 @@
 """Metrics: ids and statuses are Envoy's (counters 4, 8 ..., gauges 5, 9 ..., histograms 6, 10 ...)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from proxy.abi.proxy_wasm.metrics import IS, LABEL, MOST_LABELS, NEXT, RESERVED, parse
+from proxy.telemetry.metrics import render
 from tests.abi.guest import OUT, Script
 
 HEADERS = "proxy_on_request_headers"
@@ -109,3 +113,78 @@ def test_filters_do_not_share_ids(start_filters):
     worker = start_filters(one, two)
     worker.open(0).call(HEADERS)
     assert worker.open(1).runs(HEADERS)[0].status == 1
+
+
+# ---- Labels ----
+
+
+def shown(worker):
+    """Name and labels -> value, as on /metrics."""
+    worker.plugins[0].metrics.refresh()
+    text, _ = render(worker.instruments.registry.snapshot())
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.decode().splitlines() if "guest" in line[:15]
+    }
+
+
+def test_labels(start_filters):
+    rows = [
+        define(COUNTER, b"source=.=web;.;code=.=200;.;requests"),
+        ("proxy_increment_metric", 4, 2),
+        define(COUNTER, b"requests;.;source=.=api;.;code=.=500"),
+        ("proxy_increment_metric", 8, 3),
+        define(COUNTER, b"requests"),  # other labels: under its own full name
+        ("proxy_increment_metric", 12, 4),
+        define(COUNTER, b"user=.=a;.;requests"),
+        ("proxy_increment_metric", 16, 5),
+        define(GAUGE, b'a=.="\n\\;.;open'),
+        ("proxy_record_metric", 5, 6),
+    ]
+    worker = start_filters(Script({HEADERS: rows}))
+    worker.open().call(HEADERS)
+    found = shown(worker)
+    assert found == {
+        'penstock_guest_requests_total{code="200",filter="f0",source="web"}': 2,
+        'penstock_guest_requests_total{code="500",filter="f0",source="api"}': 3,
+        'penstock_guest_requests_2_total{filter="f0"}': 4,
+        'penstock_guest_user_a_requests_total{filter="f0"}': 5,
+        'penstock_guest_open{a="\\"\\n\\\\",filter="f0"}': 6,
+    }
+
+
+@given(
+    name=st.text(min_size=1).filter(lambda text: IS not in text and NEXT not in text and ";" not in text and "=" not in text),
+    labels=st.dictionaries(
+        st.from_regex(LABEL, fullmatch=True), st.text(alphabet="ab=.;é \n", max_size=20), max_size=MOST_LABELS
+    ),
+    last=st.booleans(),
+)
+def test_labels_are_read_as_they_are_written(name, labels, last):
+    labels = {
+        key: value.strip(";.=").replace(NEXT, "").replace(IS, "") for key, value in labels.items() if key not in RESERVED
+    }  # a value that holds or could make a separator cannot be written
+    written = [f"{key}{IS}{value}" for key, value in labels.items()]
+    assert parse(NEXT.join([*written, name] if last else [name, *written])) == (name, labels)
+    assert list(parse(NEXT.join([*written, name]))[1]) == sorted(labels)
+
+
+PARTS = st.lists(
+    st.sampled_from([IS, NEXT, "a", "filter", "le", "__x", "9", "", ".", ";", "=", "é", "a" * 70, "v" * 200]), max_size=40
+)
+
+
+@given(parts=PARTS)
+def test_any_name_is_read(parts):
+    name = "".join(parts)
+    found, labels = parse(name)
+    assert found == name or labels
+    assert not RESERVED & labels.keys()
+    assert len(labels) <= MOST_LABELS
+    assert all(LABEL.fullmatch(key) and len(value) <= 128 for key, value in labels.items())
+
+
+def test_labels_are_metrics_of_their_own_to_the_limit(run):
+    """Cardinality is bounded by limits.metrics: each set of labels is one."""
+    rows = [define(COUNTER, b"user=.=%d;.;n" % number) for number in range(6)]
+    found = run(HEADERS, *rows, define(COUNTER, b"user=.=0;.;n"), settings={"limits": {"metrics": 4}})
+    assert [one.status for one in found] == [0, 0, 0, 0, 10, 10, 0]

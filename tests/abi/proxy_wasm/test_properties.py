@@ -197,3 +197,14 @@ def test_properties_are_limited(run):
         ("proxy_set_property", b"c", b"1"),
     )
     assert [one.status for one in found] == [0, 10, 0]
+
+
+@pytest.mark.parametrize(("entered", "sent", "code"), [(0, 0, 200), (503, 0, 503), (503, 201, 201), (0, 201, 201)])
+def test_the_response_s_code_is_as_it_came_and_then_as_it_was_sent(ask, entered, sent, code):
+    """The map says 200: what filters make of it shows when the head has left the chain."""
+
+    def prepare(stream):
+        stream.info.entered_status, stream.info.status = entered, sent
+
+    found = ask("proxy_on_response_headers", [b"response\0code"], prepare=prepare)
+    assert found == {b"response\0code": (0, i64(code))}

@@ -280,7 +280,7 @@ BAD = MEMORY
         (("fd_filestat_set_times", 1, 0, 0, 0), 0),
         (("fd_fdstat_set_flags", 1, 0), NOSYS),
         (("fd_fdstat_set_rights", 1, 0, 0), 0),
-        (("fd_readdir", 3, 0, 0, 0, OUT), 20),
+        (("fd_readdir", 3, 0, 0, 0, OUT), 20),  # edge case 39: meant as ENOTDIR, which is 54; Envoy says 20
         (("fd_renumber", 1, 2), NOTSUP),
         (("fd_renumber", 3, 2), BADF),
         (("path_open", 3, 0, 0, 0, 0, 0, 0, 0, OUT), NOENT),
