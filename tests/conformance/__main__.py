@@ -1,7 +1,8 @@
 """`python -m tests.conformance [--programs N] [--seed S] [--batch B]`: generated programs on Envoy and on Penstock.
 
 Prints progress, every difference in full, and the command that repeats its batch. Exit status 1 if there is one.
-`--cases` runs the written cases instead, `--pin` writes down the differences that waivers allow.
+`--cases` runs the written cases instead, `--pin` writes down the differences that waivers allow. `--table` writes what the docs say
+of the cases: docs/abi.md and the table of waivers in docs/conformance.md.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import sys
 import time
 
-from tests.conformance import generated, verdict
+from tests.conformance import generated, support, verdict
 from tests.conformance.cases.table import CASES
 from tests.conformance.programs import generate
 
@@ -23,7 +24,11 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--cases", nargs="?", const="", metavar="NAME", help="the written cases (with NAME in their name)")
     parser.add_argument("--pin", action="store_true", help="with --cases: write tests/conformance/waived")
+    parser.add_argument("--table", action="store_true", help="write docs/abi.md and the table of waivers")
     options = parser.parse_args()
+    if options.table:
+        support.write()
+        return 0
     if options.cases is not None:
         return asyncio.run(run_cases(options.cases, options.pin))
     return run_programs(options.programs, options.seed, options.batch)

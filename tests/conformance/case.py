@@ -16,6 +16,12 @@ from tests.conformance.upstream import Answer, Received, sized
 from tests.conformance.wire import Recorder, WireError, read_body
 
 PROBE = Path(__file__).parent / "probe" / "probe.wasm"
+PROBES = {
+    "0.1.0": PROBE.with_name("probe_0_1_0.wasm"),
+    "0.2.0": PROBE.with_name("probe_0_2_0.wasm"),
+    "0.2.1": PROBE,
+}
+"""The probe of each ABI version."""
 NAMES = "ABCDEFGH"
 
 
@@ -25,7 +31,7 @@ class Case:
 
     `scripts`: of the probes A, B, C..., in the chain's order; `{service}`, `{two}`, `{dead}` are the clusters. `modules`: other
     filters in their place (a path), by index. `pieces` are written `delay` seconds apart, `times` times on new connections;
-    the client leaves after `leave` seconds and waits at most `seconds`. `edge`: numbers of the digest's edge cases.
+    the client leaves after `leave` seconds and waits at most `seconds`. `abi`: the probes' version. `edge`: numbers of the digest's edge cases.
     `envoy`: False where Envoy crashes. `waiver`: the entry of docs/conformance.md that explains the difference.
     """
 
@@ -48,6 +54,7 @@ class Case:
     limit: int | None = None
     timeout: float = 15.0
     trailers: bool = False
+    abi: str = "0.2.1"
     modules: dict[int, Path] = field(default_factory=dict)
     edge: tuple[int, ...] = ()
     waiver: str = ""
@@ -67,7 +74,7 @@ class Case:
                 script = script.replace("{" + role + "}", cluster)
             found.append(
                 EnvoyFilter(
-                    self.modules.get(index, PROBE),
+                    self.modules.get(index, PROBES[self.abi]),
                     f"name {NAMES[index]}\n{script}\n".encode() if index not in self.modules else script.encode(),
                     name=f"{tag}{NAMES[index]}",
                     root_id=self.root_id,

@@ -31,6 +31,7 @@ RETRIES = 2
 
 ENTRY = re.compile(r"^([ABC]) (\w+) c=(\d+)(.*)$")
 TIE = re.compile(r"^[ABC]   get 0 x-program = 0 \[(\d+)\]$")
+REPLIED = re.compile(r"^log: .   reply ")
 TAGS = ("strict", "lax")
 
 
@@ -123,21 +124,28 @@ async def clients(programs: Sequence[Program], chosen: Sequence[int], ports: Seq
 
 
 def outcomes(
-    chosen: Sequence[int], shown: dict[int, list[str]], upstream: Answers, logs: dict[int, list[str]], names: dict[str, str]
+    programs: Sequence[Program],
+    chosen: Sequence[int],
+    shown: dict[int, list[str]],
+    upstream: Answers,
+    logs: dict[int, list[str]],
+    names: dict[str, str],
 ) -> dict[int, Outcome]:
     # Whether the connection goes on after an answer of a filter depends on how much of the request Envoy's chain has seen.
     return {
         number: Outcome(
             [line for line in shown[number] if line != "client: | connection: close"],
-            request_lines(upstream.by_program.get(number, []), names),
+            request_lines(logs.get(number, []), upstream.by_program.get(number, []), names),
             [line for text in logs.get(number, []) for line in [text] if not line.endswith(f"x-program = 0 [{number}]")],
         )
         for number in chosen
     }
 
 
-def request_lines(requests: list[Received], names: dict[str, str]) -> list[str]:
-    """What the upstream got; of a body that a local reply cut off, how far it had come is a matter of time."""
+def request_lines(log: list[str], requests: list[Received], names: dict[str, str]) -> list[str]:
+    """What the upstream got; of a request whose body a local reply cut off, how far it had come is a matter of time."""
+    if any(REPLIED.match(line) for line in log):
+        return []
     heads = [Received(one.start_line, one.headers, complete=True) if not one.complete else one for one in requests]
     return [line for line in show_requests("service", heads, names) if "transfer-encoding" not in line]
 
@@ -152,7 +160,7 @@ async def on_envoy(programs: Sequence[Program], chosen: Sequence[int], slow: boo
         if fleet.process is None or fleet.process.poll() is not None:
             raise EnvoyError(crashed(fleet.raw_log()))
         lines = ((line.prefix.split(" ")[0][:-1], line.message) for line in fleet.worker_lines())
-        return outcomes(chosen, shown, upstream, by_program(lines), dict.fromkeys(TAGS, "service"))
+        return outcomes(programs, chosen, shown, upstream, by_program(lines), dict.fromkeys(TAGS, "service"))
 
 
 async def on_penstock(programs: Sequence[Program], chosen: Sequence[int], slow: bool = False) -> dict[int, Outcome]:
@@ -165,7 +173,7 @@ async def on_penstock(programs: Sequence[Program], chosen: Sequence[int], slow: 
         shown = await clients(programs, chosen, [side.port for side in sides], slow)
         await asyncio.sleep(0.2)
         lines = ((TAGS[allow], line.message) for allow, side in enumerate(sides) for line in side.lines)
-        return outcomes(chosen, shown, upstream, by_program(lines), dict.fromkeys(TAGS, "service"))
+        return outcomes(programs, chosen, shown, upstream, by_program(lines), dict.fromkeys(TAGS, "service"))
 
 
 async def from_envoy(programs: Sequence[Program], chosen: Sequence[int], slow: bool) -> dict[int, Outcome]:

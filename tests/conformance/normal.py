@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from proxy.abi.memory import decode_pairs
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -19,7 +21,21 @@ VALUES: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT", "ports are the kernel's choice"),
 )
 
-LINES: tuple[tuple[re.Pattern[str], str, str], ...] = (
+
+def sorted_map(match: re.Match[str]) -> str:
+    """A map in the ABI's encoding, as the probe shows it, with its pairs in order."""
+    data = re.sub(rb"\\x(..)", lambda byte: bytes.fromhex(byte[1].decode()), match[2].encode("latin-1"))
+    pairs = decode_pairs(data)
+    shown = "; ".join(f"{name!r}={value!r}" for name, value in sorted(pairs)) if pairs is not None else match[2]
+    return f"{match[1]}{shown}]"
+
+
+LINES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str], str], ...] = (
+    (
+        re.compile(r"( prop (?:request|response)%00(?:headers|trailers) = 0 \[)(.+)\]$"),
+        sorted_map,
+        "Envoy's map has no order: the hashes of its keys differ from start to start",
+    ),
     (re.compile(r" x-envoy-(internal|upstream-service-time|expected-rq-timeout-ms)=[^;]*;"), "", "as DROPPED, in `pairs`"),
     (
         re.compile(r"( prop (?:request%00time|request%00duration|response%00backend_latency) = 0 \[)(.{8,32})\]$"),

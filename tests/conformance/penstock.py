@@ -102,6 +102,8 @@ class Penstock:
     filter_options: Mapping[str, Any] = field(default_factory=dict)
     listener_options: Mapping[str, Any] = field(default_factory=dict)
     route_options: Mapping[str, Any] = field(default_factory=dict)
+    trailers: bool = False
+    """Passed on by the listener and the clusters."""
     port: int = 0
     lines: list[LogLine] = field(default_factory=list)
     """What the filters logged, in order; the start included."""
@@ -177,10 +179,14 @@ class Penstock:
                     "forwarded": "off",
                     "request_id": "off",
                     "limits": {"line": "16KiB", "field": "16KiB", "head": "60KiB"},
+                    "trailers": self.trailers,
                     **self.listener_options,
                 }
             ],
-            "clusters": [{"name": name, "endpoints": [f"127.0.0.1:{port}"]} for name, port in self.clusters.items()],
+            "clusters": [
+                {"name": name, "endpoints": [f"127.0.0.1:{port}"], "trailers": self.trailers}
+                for name, port in self.clusters.items()
+            ],
             "routes": [
                 {"name": f"to-{name}", "match": {"prefix": prefix}, "cluster": name, **self.route_options}
                 for prefix, name in self.routes

@@ -91,7 +91,7 @@ async def on_penstock(cases: Sequence[Case]) -> list[Outcome]:
             options = {"limits": {"body_buffer": case.limit}} if case.limit is not None else {}
             side = Penstock(
                 case.filters(tag), place.ports(tag), routes_of(case, tag), options,
-                route_options={"timeout": f"{round(case.timeout * 1000)}ms"},
+                route_options={"timeout": f"{round(case.timeout * 1000)}ms"}, trailers=case.trailers,
             )  # fmt: skip
             gateways.append(await stack.enter_async_context(side))
         gate = asyncio.Semaphore(AT_ONCE)

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import wasmtime
 
+from tests.conformance.case import PROBE, PROBES
 from tests.conformance.client import Client, chunked_request, fetch, request
 from tests.conformance.envoy import Envoy, EnvoyError, EnvoyFilter
+from tests.conformance.probe import wasi
 from tests.conformance.upstream import Answer, Body, Close, Upstream, chunked, head, sized
 from tests.conformance.wire import WireError
-
-PROBE = Path(__file__).parent / "probe" / "probe.wasm"
 
 
 def probe(script: str) -> EnvoyFilter:
@@ -88,11 +89,19 @@ async def test_client_reports_bad_framing(wire: bytes, error: str) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="the compiler is not installed: pip install ziglang")
-def test_probe_is_built_from_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "options"), [("0.2.1", []), ("0.2.0", ["-DABI=20"]), ("0.1.0", ["-DABI=10", "-Wl,--export=malloc"])]
+)
+def test_probe_is_built_from_its_source(tmp_path: Path, version: str, options: list[str]) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O2", "-s", "-mexec-model=reactor"]
     built = tmp_path / "probe.wasm"
-    subprocess.run([*command, "-Wl,-z,stack-size=65536", PROBE.with_suffix(".c"), "-o", built], check=True)
-    assert built.read_bytes() == PROBE.read_bytes()
+    source = PROBE.with_suffix(".c")
+    subprocess.run([*command, "-Wl,-z,stack-size=65536", *options, source, "-o", built], check=True)
+    assert built.read_bytes() == PROBES[version].read_bytes()
+
+
+def test_the_caller_of_wasi_is_built_from_its_source() -> None:
+    assert wasmtime.wat2wasm(wasi.text()) == wasi.BUILT.read_bytes()
 
 
 @pytest.mark.envoy

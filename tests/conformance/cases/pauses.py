@@ -109,6 +109,7 @@ CASES = [
     Case("pause body: resumed by a tick between pieces", (f"rqb: buf 0 0 99; {TICK}; ret 1\ntick#1: eff stream; buf 0 0 99; setbuf 0 0 0 y; cont 0{OFF}",), chunks([b"one", b"two"]), delay=0.15),
     Case("pause body: resumed by a tick at the end", (f"rqb: buf 0 0 99; period 150; ret 1\ntick#1: eff stream; buf 0 0 99; cont 0{OFF}",), THREE, delay=0.01),
     Case("pause body: response, resumed by a tick in the middle", (f"rsb: buf 1 0 99; {TICK}; ret 1\ntick: eff stream; buf 1 0 99; cont 1{OFF}",), GET, (chunked([b"one", b"two"], delay=0.15),), settle=0.3),
+    Case("pause body: sized request held at its end", (f"rqb#2: period 250; ret 1\ntick#1: eff stream; cont 0{OFF}",), POST),
     Case("pause body: response held at its end", (f"rsb#2: {TICK}; ret 1\ntick#1: eff stream; buf 1 0 9; cont 1{OFF}",), GET, settle=0.2),
     Case("pause body: action 2 resumed by a tick", (f"rqb: buf 0 0 99; period 150; ret 2\ntick#1: eff stream; cont 0{OFF}",), THREE, delay=0.01),
     Case("pause body: over the limit while the head waits", ("rsh: ret 1\nrsb: ret 1",), GET, (chunked([b"0123456789"] * 5, delay=0.03),), limit=16, seconds=0.7),
@@ -124,6 +125,10 @@ CASES = [
     Case("client leaves while a body is paused", ("rqb: ret 1",), THREE, leave=0.3, settle=0.2),
     Case("edits after the pause is over", (f"rqh: {T}cont 0; add 0 x y; rep 0 x y; rem 0 x; setpairs 0 a=b; pairs 0; size 0{OFF}",), GET),
     Case("edits while paused, by the tick", (f"rqh: {T}rep 0 :path /edited; rem 0 user-agent; add 0 x-a 1; pairs 0; size 0; cont 0{OFF}", "rqh: pairs 0"), GET),
+    Case("edits of a head that has gone", ("log: get 2 x-late; get 2 x-up", f"rsh: {LATE}cont 1{OFF}\nrsb: rep 2 x-late 1; get 2 x-late"), GET, (THREE_BACK,)),
+    Case("edits of a request's head that has gone", ("log: get 0 x-late", "rqh: ret 1\nrqb: rep 0 x-late 1"), THREE, allow=True),
+    Case("continue_stream(response) closes the request's map", (f"rqh: reply 200 d ~ ~ ~\nrsh: {T}add 0 x-a 1; cont 1; add 0 x-a 2{OFF}\nlog: add 0 x-a 3; get 0 x-a",), GET, settle=0.1),
+    Case("response head held by A, body by B", (f"rsh: period 200; ret 1\ntick#1: eff stream; cont 1{OFF}\nrsb: buf 1 0 99", f"rsb: ret 1\nrsh: period 400\ntick#1: eff stream; cont 1{OFF}"), GET, (THREE_BACK,), settle=0.4),
     Case("a body paused before early answer is over", ("rqb: ret 1\nrsh: cont 0",), THREE, (Answer([head(200, [("content-length", "2")]), 0.3, b"ok"]),), delay=0.01),
     Case("upstream waits for the body of a paused stream", (f"rqh: {LATE}cont 0{OFF}",), THREE, (Answer([Body(), head(200, [("content-length", "2")]) + b"ok"]),)),
 ]  # fmt: skip

@@ -45,6 +45,8 @@ CASES = [
     *(Case(f"reply: status {code}", (f"{SHOW}\nrqh: reply {code} d hi x=1 ~",), GET, seconds=0.6) for code in (0, 99, 100, 101, 200, 201, 204, 205, 304, 413, 418, 429, 500, 503, 598, 600, 999, 1000, 70000)),
     Case("reply: header names and values that cannot be sent", (f"{SHOW}\nrqh: reply 200 d hi x%20y=1|x-b=a%0d%0ac:d|x-c=ok ~",), GET),
     Case("reply: rqb of B", three("rqb: " + R), THREE, delay=0.08),
+    Case("reply: rqb of A, the request's body read afterwards", (f"rqb: {R}\nrsh: buf 0 0 9; bufstat 0",), THREE, delay=0.08),
+    Case("reply: rqb of A, nothing else read", (f"rqb: {R}\nrsh: buf 1 0 9; pairs 0\nrsb: buf 1 0 9",), THREE, delay=0.08),
     Case("reply: rqb of A", three("rqb: " + R, "A"), THREE, delay=0.08),
     Case("reply: rqb while the head is held", three("rqh: ret 1\nrqb: " + R), THREE, delay=0.08, allow=True),
     Case("reply: rqb at the end of a held body", three("rqb: ret 1\nrqb#4: " + R), THREE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.case import Case
+from tests.conformance.case import PROBE, Case
 from tests.conformance.cases.requests import GET, POST, THREE, THREE_BACK, TICK, get, post, slow
 from tests.conformance.upstream import Answer, Body, Close, head, sized
 
@@ -89,6 +89,7 @@ CASES = [
     Case("logging: bytes", ("rqh: say 2 a%00b%0ac%ff",), GET, waiver="log-bytes"),
     Case("edge 24: configuration buffers", ("configure: buf 7 0 9; bufstat 7; buf 6 0 9; bufstat 6\nrqh: buf 7 0 9; bufstat 7; buf 6 0 9; bufstat 6",), GET, vm_configuration=b"vm-config", edge=(24,)),
     Case("edge 24: empty VM configuration", ("rqh: buf 6 0 9; bufstat 6",), GET, edge=(24,)),
+    Case("wasi: every function", ("",), GET, modules={0: PROBE.with_name("wasi.wasm")}),
     Case("time", ("rqh: now\nlog: now",), GET),
     Case("status without a call", ("rqh: status",), GET),
     Case("edge 25: a property whose path has two segments", ("rqh: setprop a%00b v; prop a%00b; prop a; setprop a w; prop a; prop filter_state%00wasm.a",), GET, edge=(25,)),
@@ -97,7 +98,11 @@ CASES = [
     Case("edge 8: plugin_root_id in create", ("create: prop plugin_root_id; prop plugin_name; prop plugin_vm_id",), GET, root_id="r", edge=(8,)),
     Case("edge 26: TLS attributes on a plain connection", ("rqh: prop connection%00tls_version; prop connection%00subject_peer_certificate; prop connection%00mtls",), GET, edge=(26,)),
     Case("properties set by one filter, read by another", ("rqh: setprop mine A; setprop request%00path x; prop request%00path; setprop wasm.z q; prop z; prop wasm.z\nlog: prop mine", "rqh: prop mine; setprop mine B\nrsh: prop mine"), GET),
-    Case("properties: sizes at the end", ("log: prop request%00size; prop response%00size; prop request%00headers",), POST, waiver="property-sizes"),
+    Case("response.code: as it came, then as it was sent", ("rsh: rep 2 :status 201; prop response%00code\nrsb: prop response%00code\nlog: prop response%00code; rep 2 :status 500", "rsh: rep 2 :status 202; prop response%00code\nrsb: prop response%00code\nlog: prop response%00code"), GET),
+    Case("response.code: of a local reply", ("rsh: prop response%00code; rep 2 :status 201\nrsb: prop response%00code\nlog: prop response%00code", "rqh: reply 403 d body ~ ~; prop response%00code\nrsh: prop response%00code; rep 2 :status 202; prop response%00code"), GET),
+    Case("response.code: while the head is held", ("rsh: period 200; ret 1\ntick#1: eff stream; prop response%00code; cont 1; period 0\nrsb: prop response%00code", "rsh: rep 2 :status 202\nrsb: prop response%00code"), GET, (THREE_BACK,)),
+    Case("response.code: replaced by a reply", ("rsh: rep 2 :status 201\nlog: prop response%00code", "rsh: reply 403 d body ~ ~; prop response%00code\nlog: prop response%00code"), GET),
+    Case("properties: sizes at the end", ("log: prop request%00size; prop response%00size; prop request%00headers",), POST),
     Case("foreign: unknown", ("rqh: foreign nothing x",), GET),
     Case("foreign: clear_route_cache", ("rqh: foreign clear_route_cache ~",), GET),
     Case("foreign: compress and uncompress", ("rqh: foreign uncompress x%9c%4b%04%00%00b%00b; foreign uncompress nonsense",), GET),
@@ -127,13 +132,3 @@ CASES = [
     Case("order: three filters, sized", ("rqb: bufstat 0", "rqb: bufstat 0", "rqb: bufstat 0"), POST, (sized(b"hello"),)),
     Case("order: three filters edit each other's fields", ("rqh: add 0 x-o A\nrsh: add 2 x-o A; pairs 2", "rqh: add 0 x-o B; pairs 0\nrsh: add 2 x-o B", "rqh: add 0 x-o C; pairs 0\nrsh: add 2 x-o C"), GET),
 ]  # fmt: skip
-
-PENDING = {
-    "gRPC calls and streams": "the host functions answer 12 (Unimplemented) yet",
-    "trailers": "no trailer reaches the chain yet: on_request_trailers, on_response_trailers, trailer maps",
-    "shared data and queues": "the probe has no command for them yet; tests/abi and tests/sharing cover them on Penstock",
-    "foreign functions expr_* and verify_signature": "the probe cannot write their protobuf arguments",
-    "raw pointers, allocators and WASI (edge cases 1-5, 33, 34, 37-39, 41)": "need guests of their own; tests/abi covers them on Penstock",
-    "ends of roots (edge case 42)": "Envoy's drain cannot be driven while its log is read",
-}
-"""What the table does not ask yet, and why."""

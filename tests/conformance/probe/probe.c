@@ -1,11 +1,15 @@
 // The probe: a proxy-wasm filter whose behaviour is its plugin configuration, so that one binary can ask Envoy and
 // Penstock the same question. It logs every callback it gets, runs the commands that its script has for that callback,
-// and logs each host function's status and result. README.md beside this file describes the script.
+// and logs each host function's status and result. README.md beside this file describes the script. -DABI=10 and -DABI=20 make
+// it a filter of ABI 0.1.0 and 0.2.0: it then imports what that version has.
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef ABI
+#define ABI 21
+#endif
 #define HOST(name) __attribute__((import_module("env"), import_name(#name))) int name
 #define EXPORT(name) __attribute__((export_name(#name)))
 
@@ -24,13 +28,23 @@ HOST(proxy_get_property)(const char *path, size_t path_size, char **data, size_t
 HOST(proxy_set_property)(const char *path, size_t path_size, const char *value, size_t value_size);
 HOST(proxy_send_local_response)(uint32_t code, const char *details, size_t details_size, const char *body,
                                 size_t body_size, const char *headers, size_t headers_size, uint32_t grpc_status);
+#if ABI == 10
+HOST(proxy_continue_request)(void);
+HOST(proxy_continue_response)(void);
+HOST(proxy_clear_route_cache)(void);
+HOST(proxy_get_configuration)(char **data, size_t *size);
+static int proxy_continue_stream(int stream) { return stream ? proxy_continue_response() : proxy_continue_request(); }
+#else
 HOST(proxy_continue_stream)(int stream);
 HOST(proxy_close_stream)(int stream);
+#endif
 HOST(proxy_set_effective_context)(uint32_t context);
 HOST(proxy_set_tick_period_milliseconds)(uint32_t period);
 HOST(proxy_done)(void);
 HOST(proxy_get_current_time_nanoseconds)(uint64_t *now);
+#if ABI == 21
 HOST(proxy_get_log_level)(uint32_t *level);
+#endif
 HOST(proxy_get_status)(uint32_t *code, char **message, size_t *size);
 HOST(proxy_http_call)(const char *upstream, size_t upstream_size, const char *headers, size_t headers_size,
                       const char *body, size_t body_size, const char *trailers, size_t trailers_size,
@@ -39,6 +53,12 @@ HOST(proxy_define_metric)(int type, const char *name, size_t name_size, uint32_t
 HOST(proxy_increment_metric)(uint32_t id, int64_t delta);
 HOST(proxy_record_metric)(uint32_t id, uint64_t value);
 HOST(proxy_get_metric)(uint32_t id, uint64_t *value);
+HOST(proxy_get_shared_data)(const char *key, size_t key_size, char **value, size_t *size, uint32_t *cas);
+HOST(proxy_set_shared_data)(const char *key, size_t key_size, const char *value, size_t size, uint32_t cas);
+HOST(proxy_register_shared_queue)(const char *name, size_t size, uint32_t *token);
+HOST(proxy_resolve_shared_queue)(const char *vm, size_t vm_size, const char *name, size_t size, uint32_t *token);
+HOST(proxy_enqueue_shared_queue)(uint32_t token, const char *data, size_t size);
+HOST(proxy_dequeue_shared_queue)(uint32_t token, char **data, size_t *size);
 HOST(proxy_call_foreign_function)(const char *name, size_t name_size, const char *data, size_t size, char **result,
                                   size_t *result_size);
 
@@ -56,6 +76,7 @@ struct context {
 };
 
 static struct context contexts[CONTEXTS];
+static uint32_t cas, queue; // seen last: what `shset` may compare with, and the queue that `q` stands for
 static char line[4096];
 static size_t used;
 
@@ -266,8 +287,18 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
     acting->held = 0;
     if (held & REQUEST_HELD) status(proxy_continue_stream(0));
     if (held & RESPONSE_HELD) status(proxy_continue_stream(1));
+#if ABI == 10
+  } else if (is(name, "clear")) {
+    status(proxy_clear_route_cache());
+  } else if (is(name, "conf")) {
+    char *data = 0;
+    size_t size = 0;
+    status(proxy_get_configuration(&data, &size)), shown(data, size);
+    free(data);
+#else
   } else if (is(name, "close")) {
     status(proxy_close_stream((int)integer(word(&at, end))));
+#endif
   } else if (is(name, "eff")) {
     struct text which = word(&at, end);
     status(proxy_set_effective_context(is(which, "stream") ? root->stream : integer(which)));
@@ -275,9 +306,11 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
     status(proxy_set_tick_period_milliseconds(integer(word(&at, end))));
   } else if (is(name, "proxy_done")) {
     status(proxy_done());
+#if ABI == 21
   } else if (is(name, "level")) {
     uint32_t level = 99;
     status(proxy_get_log_level(&level)), puts_(" "), number(level);
+#endif
   } else if (is(name, "say")) {
     int level = (int)integer(word(&at, end));
     struct text text = word(&at, end);
@@ -306,6 +339,33 @@ static uint32_t run(struct context *root, const char *at, const char *end, uint3
     status(proxy_define_metric(type, metric.data, metric.size, &id)), puts_(" id="), number(id);
     status(type == 2 ? proxy_record_metric(id, value) : proxy_increment_metric(id, value));
     status(proxy_get_metric(id, &now)), puts_(" "), number(now);
+  } else if (is(name, "shget")) {
+    struct text key = word(&at, end);
+    char *value = 0;
+    size_t size = 0;
+    uint32_t before = cas;
+    status(proxy_get_shared_data(key.data, key.size, &value, &size, &cas)), shown(value, size);
+    puts_(cas == before ? " cas as before" : cas ? " cas anew" : " cas 0");
+    free(value);
+  } else if (is(name, "shset")) {
+    struct text key = word(&at, end), value = word(&at, end), compared = word(&at, end);
+    uint32_t with = is(compared, "cas") ? cas : integer(compared);
+    status(proxy_set_shared_data(key.data, key.size, value.data, value.size, with));
+  } else if (is(name, "qreg") || is(name, "qres")) {
+    struct text vm = is(name, "qres") ? word(&at, end) : (struct text){0, 0}, queue_name = word(&at, end);
+    uint32_t before = queue;
+    status(is(name, "qreg") ? proxy_register_shared_queue(queue_name.data, queue_name.size, &queue)
+                            : proxy_resolve_shared_queue(vm.data, vm.size, queue_name.data, queue_name.size, &queue));
+    puts_(queue == before ? " as before" : " anew");
+  } else if (is(name, "enq")) {
+    struct text which = word(&at, end), data = word(&at, end);
+    status(proxy_enqueue_shared_queue(is(which, "q") ? queue : integer(which), data.data, data.size));
+  } else if (is(name, "deq")) {
+    struct text which = word(&at, end);
+    char *data = 0;
+    size_t size = 0;
+    status(proxy_dequeue_shared_queue(is(which, "q") ? queue : integer(which), &data, &size)), shown(data, size);
+    free(data);
   } else if (is(name, "foreign")) {
     struct text function = word(&at, end), data = word(&at, end);
     char *result = 0;
@@ -388,8 +448,16 @@ static uint32_t stream(uint32_t id, const char *kind, const char *what, uint32_t
   return action;
 }
 
+#if ABI == 10
+EXPORT(proxy_abi_version_0_1_0) void abi_version(void) {}
+#elif ABI == 20
+EXPORT(proxy_abi_version_0_2_0) void abi_version(void) {}
+#else
 EXPORT(proxy_abi_version_0_2_1) void abi_version(void) {}
+#endif
+#if ABI != 10
 EXPORT(proxy_on_memory_allocate) void *allocate(size_t size) { return malloc(size); }
+#endif
 
 EXPORT(proxy_on_context_create) void on_context_create(uint32_t id, uint32_t parent) {
   struct context *c = find(id);
@@ -438,16 +506,21 @@ EXPORT(proxy_on_tick) void on_tick(uint32_t id) {
     return; // one stream a tick: Envoy may crash when a callback continues several
   }
 }
+#if ABI == 10
+EXPORT(proxy_on_request_headers) uint32_t on_rqh(uint32_t id, uint32_t n) { return stream(id, "rqh", "n", n, -1); }
+EXPORT(proxy_on_response_headers) uint32_t on_rsh(uint32_t id, uint32_t n) { return stream(id, "rsh", "n", n, -1); }
+#else
 EXPORT(proxy_on_request_headers) uint32_t on_rqh(uint32_t id, uint32_t n, uint32_t eos) {
   return stream(id, "rqh", "n", n, (int)eos);
 }
+EXPORT(proxy_on_response_headers) uint32_t on_rsh(uint32_t id, uint32_t n, uint32_t eos) {
+  return stream(id, "rsh", "n", n, (int)eos);
+}
+#endif
 EXPORT(proxy_on_request_body) uint32_t on_rqb(uint32_t id, uint32_t n, uint32_t eos) {
   return stream(id, "rqb", "size", n, (int)eos);
 }
 EXPORT(proxy_on_request_trailers) uint32_t on_rqt(uint32_t id, uint32_t n) { return stream(id, "rqt", "n", n, -1); }
-EXPORT(proxy_on_response_headers) uint32_t on_rsh(uint32_t id, uint32_t n, uint32_t eos) {
-  return stream(id, "rsh", "n", n, (int)eos);
-}
 EXPORT(proxy_on_response_body) uint32_t on_rsb(uint32_t id, uint32_t n, uint32_t eos) {
   return stream(id, "rsb", "size", n, (int)eos);
 }
@@ -457,6 +530,10 @@ void on_call(uint32_t id, uint32_t token, uint32_t headers, uint32_t size, uint3
   entered(id, "called"), field("token", token), field("n", headers), field("size", size), field("trailers", trailers);
   flush();
   callback(id, "called", 0);
+}
+EXPORT(proxy_on_queue_ready) void on_queue(uint32_t id, uint32_t token) {
+  entered(id, "queue"), puts_(token == queue ? " q" : " another"), flush();
+  callback(id, "queue", 0);
 }
 EXPORT(proxy_on_done) uint32_t on_done(uint32_t id) {
   if (find(id)->root != id) entered(id, "done"), flush();
