@@ -1,4 +1,4 @@
-"""The admin pages: /ready, /metrics, /config. Read-only; for the operator, on its own (loopback) port."""
+"""The admin pages, for the operator, on a (loopback) port of their own. All are read-only but the one to POST to."""
 
 import ipaddress
 import json
@@ -19,6 +19,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 INDEX = {
     "/ready": "200 while at least one worker serves, else 503; which worker and which filter is degraded",
     "/metrics": "Prometheus text, or OpenMetrics if accepted; sums over the workers",
+    "/filters": "each filter's state, why it is in quarantine, its last faults; POST to /filters/NAME/resume lets it in again",
     "/config": "the effective config, secrets left out; JSON, or YAML if accepted",
 }
 
@@ -42,6 +43,20 @@ def make_app(workers: Workers, config: dict[str, Any], loopback: bool) -> web.Ap
         text, content_type = render(workers.snapshot(), request.headers.get(hdrs.ACCEPT, ""))
         return web.Response(body=text, headers={hdrs.CONTENT_TYPE: content_type})
 
+    async def get_filters(request: web.Request) -> web.Response:
+        await workers.refresh()
+        return json_page(workers.filters())
+
+    async def post_resume(request: web.Request) -> web.Response:
+        if hdrs.ORIGIN in request.headers:
+            # A browser's: some web page's doing, not the operator's (cross-site request forgery).
+            return json_page({"error": "not from a web page"}, 403)
+        name = request.match_info["name"]
+        was = workers.resume(name)
+        if was is None:
+            return json_page({"error": "no such filter", "filters": workers.quarantine.names}, 404)
+        return json_page({"filter": name, "was_quarantined": was})
+
     async def get_config(request: web.Request) -> web.Response:
         if "yaml" in request.headers.get(hdrs.ACCEPT, "").lower():
             return web.Response(body=as_yaml, content_type="application/yaml", charset="utf-8")
@@ -50,6 +65,8 @@ def make_app(workers: Workers, config: dict[str, Any], loopback: bool) -> web.Ap
     app.router.add_get("/", get_index)
     app.router.add_get("/ready", get_ready)
     app.router.add_get("/metrics", get_metrics)
+    app.router.add_get("/filters", get_filters)
+    app.router.add_post("/filters/{name}/resume", post_resume)
     app.router.add_get("/config", get_config)
     app.on_response_prepare.append(set_headers)
     return app

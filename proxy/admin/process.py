@@ -22,7 +22,7 @@ async def serve(context: AdminContext) -> int:
     logs.output.writer.attach(loop)
     stopping = asyncio.Event()
     loop.add_signal_handler(STOP_NOW, stopping.set)
-    workers = Workers(context.scoreboard, context.control_directory)
+    workers = Workers(context.scoreboard, context.control_directory, context.quarantine)
     host = context.socket.getsockname()[0]
     app = make_app(workers, context.config.redacted(), ipaddress.ip_address(host).is_loopback)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1, keepalive_timeout=15.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import aiohttp
 from proxy.admin.aggregate import Aggregate, WorkerKey
 from proxy.server.control import control_path
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
+from proxy.sharing.quarantine import QuarantineBoard
 from proxy.telemetry.instruments import ProcessInstruments
 from proxy.telemetry.logging import get_logger, limited
 from proxy.telemetry.metrics import Registry, Snapshot, merge
@@ -25,8 +27,9 @@ SILENT_SECONDS = 3.0
 class Workers:
     """Asks the workers' control sockets; answers from what it knows when they do not."""
 
-    def __init__(self, scoreboard: Scoreboard, directory: Path) -> None:
+    def __init__(self, scoreboard: Scoreboard, directory: Path, quarantine: QuarantineBoard) -> None:
         self.scoreboard = scoreboard
+        self.quarantine = quarantine
         self.directory = directory
         self.aggregate = Aggregate(directory / "base.json")
         self.states: dict[WorkerKey, dict[str, Any]] = {}
@@ -83,6 +86,8 @@ class Workers:
         for record in self.scoreboard.workers():
             instruments.worker_restarts.child(()).inc(record.restarts)
             instruments.workers.child((self.word(record),)).inc()
+        for name in self.quarantine.names:
+            instruments.quarantined.child((name,)).set(float(self.quarantine.is_out(name)))
         return merge([self.aggregate.total(), registry.snapshot()])
 
     def word(self, record: WorkerRecord) -> str:
@@ -111,13 +116,7 @@ class Workers:
                 "filters": self.states.get(record.key, {}).get("filters", {}),
             }
             workers.append(entry)
-        filters: dict[str, dict[str, Any]] = {}
-        for entry in workers:
-            for name, state in entry["filters"].items():
-                shown = filters.setdefault(name, {"state": "ready", "degraded_workers": []})
-                if state.get("state") != "ready":
-                    shown.update(state)
-                    shown["degraded_workers"].append(entry["slot"])
+        filters = summary({entry["slot"]: entry["filters"] for entry in workers})
         serving = sum(entry["state"] == "serving" for entry in workers)
         if self.scoreboard.draining:
             status = "draining"
@@ -129,3 +128,38 @@ class Workers:
             status = "ready"
         body = {"status": status, "serving": serving, "workers": workers, "filters": filters}
         return status in ("ready", "degraded"), body
+
+    def filters(self) -> dict[str, Any]:
+        """For /filters: each filter's state, why it is in quarantine, and its last faults in all workers, newest first."""
+        records = self.scoreboard.workers()
+        states = summary({record.slot: self.states.get(record.key, {}).get("filters", {}) for record in records})
+        found = {}
+        for name in self.quarantine.names:
+            quarantined = self.quarantine.quarantined(name)
+            found[name] = {
+                **states.get(name, {"state": "unknown", "degraded_workers": []}),
+                "quarantine": None if quarantined is None else quarantined._asdict(),
+                "traps": [{"worker": worker, **trap._asdict()} for worker, trap in self.quarantine.traps(name)],
+            }
+        return found
+
+    def resume(self, name: str) -> bool | None:
+        """Let a filter in again, in all workers; False if it was not in quarantine, None if there is none of that name."""
+        if name not in self.quarantine.names:
+            return None
+        was = self.quarantine.resume(name)
+        log.warning("filter_resumed", filter=name, was_quarantined=was)
+        return was
+
+
+def summary(workers: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The filters' states in all workers as one for each: `workers` is slot -> filter -> state."""
+    filters: dict[str, dict[str, Any]] = {}
+    for slot, states in workers.items():
+        for name, state in states.items():
+            shown = filters.setdefault(name, {"state": "ready", "degraded_workers": []})
+            if state.get("state") != "ready":
+                if shown["state"] != "quarantined":
+                    shown.update(state)
+                shown["degraded_workers"].append(slot)
+    return filters

@@ -81,6 +81,8 @@ def quantity(
 
     def read(value: object, place: Place | None) -> float:
         bare = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and place is not None)
+        if not least and value in (0, "0") and not isinstance(value, bool):
+            return 0.0
         if unit and bare and not isinstance(value, Secret) and re.fullmatch(r"[0-9]{1,18}", str(value)):
             raise WrongValueError(f"{show(value)} has no unit", f"write {value}{unit}")
         if isinstance(value, str):
@@ -111,11 +113,14 @@ def size(example: str, least: int = 1, most: int | None = None) -> Scalar:
 
 
 Duration = Annotated[float, duration("10s")]
+DurationOrNone = Annotated[float, duration("10s", 0)]
+"""0: none."""
 Deadline = Annotated[float, duration("25ms")]
 Size = Annotated[int, size("16MiB")]
 Memory = Annotated[int, size("16MiB", 64 << 10, 4 << 30)]
 LineSize = Annotated[int, size("8KiB", 256, 1 << 20)]
 Tick = Annotated[float, duration("10ms", 0.001)]
+Clock = Annotated[float, duration("1ms", 0.000001)]
 
 
 def rate() -> Scalar:

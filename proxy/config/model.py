@@ -106,6 +106,14 @@ class Listener(Model):
     request_id: Annotated[Literal["keep", "replace", "off"], Choice()] = optional(
         "keep", "X-Request-Id: keep a valid one and make one if there is none, always make one, or neither."
     )
+    trailers: fields.Switch = optional(
+        False, "Take trailers from clients and send them trailers (chunked messages only); without it they are dropped.", True
+    )
+    underscores: Annotated[Literal["reject", "drop", "keep"], Choice()] = optional(
+        "reject",
+        "A header name with an underscore, which some services read as a hyphen: refuse the request, drop the field, keep it.",
+    )
+    max_connections: Count = optional(10_000, "Most connections at a time per worker; one more gets 503 and is closed.")
     limits: ListenerLimits = optional({}, "What a request may be at most.", {"head": "60KiB"})
 
 
@@ -131,6 +139,12 @@ class Cluster(Model):
     connect_timeout: Duration = optional("2s", "Longest time to connect, TLS included.")
     idle_timeout: Duration = optional("30s", "How long an unused connection is kept.")
     max_connections: Count = optional(1024, "Most connections per worker.")
+    max_pending: CountOrNone = optional(
+        1024, "Most requests per worker that wait for a connection; one more gets 503 and its connection is closed."
+    )
+    trailers: fields.Switch = optional(
+        False, "Take trailers from endpoints and send them trailers (chunked messages only); without it they are dropped.", True
+    )
     tls: ClusterTls | None = optional(None, "Speak HTTPS to the endpoints.", {"ca": "tls/ca.pem"})
 
 
@@ -227,7 +241,9 @@ class Route(Model):
     name: fields.Name | None = optional(None, "What logs call it; its match without it.", "api")
     match: Match = Field(description="Which requests it takes.", examples=[{"prefix": "/"}])
     cluster: fields.Name = Field(description="The cluster that answers.", examples=["service"])
-    timeout: Duration = optional("15s", "Longest time from the end of the request to the end of the response.")
+    timeout: fields.DurationOrNone = optional(
+        "15s", "Longest time from the end of the request to the end of the response; 0 for any."
+    )
     idle_timeout: Duration = optional("5m", "Longest silence on the stream.")
     filters: dict[str, RouteFilter] = optional(
         {}, "Filters to switch off or configure otherwise on this route, by name.", {"rate-limit": {"enabled": False}}
@@ -253,7 +269,7 @@ class FilterLimits(Model):
     compile_memory: Size = optional("4GiB", "Most address space for compiling.")
     body_buffer: Size = optional("1MiB", "Most body bytes held while the filter pauses (413 or 500 beyond).")
     start_fuel: fields.Fuel = optional(500_000_000, "Fuel per callback of the start: _initialize, vm_start, configure.")
-    start_deadline: Duration = optional("2s", "Wall time for each callback of the start.")
+    start_deadline: Duration = optional("2s", "CPU time for each callback of the start.")
     log_lines: fields.Rate = optional("100/s", "Most log lines; a plain number is per second too.")
     log_line: Size = optional("1KiB", "Longest log line; the rest is cut off.")
     metrics: CountOrNone = optional(1000, "Most metrics.")
@@ -264,6 +280,16 @@ class FilterLimits(Model):
     shared_data: Size = optional("4MiB", "Most bytes of shared data per vm_id.")
     queued_items: CountOrNone = optional(1024, "Most items in shared queues per vm_id.")
     tick: fields.Tick = optional("10ms", "Shortest tick period; a shorter one is raised to it.")
+    clock: fields.Clock | None = optional(
+        None, "The clock's steps: times are told rounded down to these; as the machine has them without it.", "1ms"
+    )
+
+
+class Quarantine(Model):
+    """When a filter that keeps failing is taken out, in all workers, until the operator resumes it."""
+
+    faults: Annotated[int, fields.whole(1, 1000)] = optional(10, "So many faults of its VM in one worker ...")
+    window: Duration = optional("5m", "... within so long.")
 
 
 class Capabilities(Model):
@@ -296,9 +322,15 @@ class Filter(Model):
     vm_config: fields.FilterConfig = optional(None, "The VM's config, written as `config` is.", {"seed": 1})
     fuel: fields.Fuel = optional(5_000_000, "Units of work per callback, about one per instruction.")
     memory: fields.Memory = optional("16MiB", "Largest linear memory.")
-    deadline: fields.Deadline = optional("25ms", "Wall time per callback.")
+    deadline: fields.Deadline = optional("25ms", "CPU time per callback: a busy machine ends none.")
     on_failure: Annotated[Literal["closed", "open"], Choice()] = optional(
         "closed", "When a callback fails: answer 503, or pass the request on without this filter."
+    )
+    isolation: Annotated[Literal["shared", "request"], Choice()] = optional(
+        "shared", "Components only: one instance for all requests of a worker, or a new one for each request."
+    )
+    quarantine: Quarantine | None = optional(
+        {}, "When it is taken out because it keeps failing; null for never.", {"faults": 10, "window": "5m"}
     )
     allow_on_headers_stop_iteration: fields.Switch = optional(
         False, "A pause in a headers callback holds only the headers, not the body (Envoy's option of that name)."
@@ -318,9 +350,18 @@ class Filter(Model):
 
 
 class Admin(Model):
-    """The operator's own port: /ready, /metrics, /config."""
+    """The operator's own port: /ready, /metrics, /filters, /config."""
 
     address: fields.ListenAddress = optional("127.0.0.1:9901", "host:port; keep it on loopback.")
+
+
+class Overload(Model):
+    """What a worker takes on at most; what is too much gets 503 and its connection is closed."""
+
+    streams: Count = optional(10_000, "Most streams at a time per worker.")
+    memory: Size | None = optional(
+        None, "A worker's memory in RAM: from 95 % of it on no stream is taken, until it is below 90 %.", "1GiB"
+    )
 
 
 class Log(Model):
@@ -357,6 +398,7 @@ class Config(Model):
     )
     admin: Admin | None = optional({}, "The operator's own port; null for none.", {"address": "127.0.0.1:9901"})
     workers: fields.Workers = optional(1, "Processes that serve; auto: one per CPU.", 4, "auto")
+    overload: Overload = optional({}, "What a worker takes on at most.", {"memory": "1GiB"})
     shutdown_grace: Duration = optional("10s", "How long running streams may take after SIGTERM.")
     event_loop: Annotated[Literal["auto", "uvloop", "asyncio"], Choice()] = optional(
         "auto", "The event loop; auto: uvloop where it is installed."

@@ -6,6 +6,7 @@ from proxy.config.model import Config
 from proxy.config.problem import Problem
 from proxy.server.gateway import Gateway
 from proxy.sharing.limits import limits_by_space
+from proxy.sharing.quarantine import QuarantineBoard
 from proxy.sharing.store import SharedStore
 from proxy.telemetry.telemetry import Telemetry
 
@@ -33,11 +34,11 @@ def open_sharing(config: Config, slots: int) -> SharedStore | None:
     return store
 
 
-def make_gateway(config: Config, telemetry: Telemetry, slot: int) -> Gateway:
+def make_gateway(config: Config, telemetry: Telemetry, slot: int, quarantine: QuarantineBoard | None = None) -> Gateway:
     """A worker's gateway, to be started in its event loop."""
     store = stores.get(id(config))
     sharing = None if store is None else store.attach(slot)
-    return Gateway(config, telemetry, Chains(config, telemetry, prepared[id(config)], sharing))
+    return Gateway(config, telemetry, Chains(config, telemetry, prepared[id(config)], sharing, quarantine, slot))
 
 
 def start_filters(config: Config) -> list[Problem]:

@@ -32,6 +32,8 @@ class RequestHead(Protocol):
     @property
     def should_close(self) -> bool: ...
     @property
+    def chunked(self) -> bool: ...
+    @property
     def upgrade(self) -> bool:
         """Connection names Upgrade, and there is one."""
         ...
@@ -73,6 +75,11 @@ class ListenerSide(Protocol):
     @property
     def keeps_request_ids(self) -> bool:
         """A client's own x-request-id is used if it is sound."""
+        ...
+
+    @property
+    def trailers(self) -> bool:
+        """Clients get trailers, and theirs are taken."""
         ...
 
     @property

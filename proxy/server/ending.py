@@ -135,6 +135,7 @@ class Ending(UpstreamSide):
     def end(self, details: str, flags: str) -> None:
         """The stream is over, well or not."""
         self.over = True
+        self.gateway.overload.streams -= 1
         info = self.info
         info.details = details
         info.flags = flags

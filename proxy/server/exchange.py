@@ -124,6 +124,21 @@ class Exchange(Ending):
         except Exception:
             self.defect()
 
+    def on_request_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """The body's end, behind its data. Call `flush` afterwards."""
+        self.request_ended = True
+        self.downstream.listener.body_deadlines.stop(self)
+        chain = self.chain
+        if self.over or self.answered or chain is None:
+            return
+        self.touch()
+        try:
+            chain.request_trailers(pairs)
+            if chain.outbox:
+                self.perform()
+        except Exception:
+            self.defect()
+
     def on_request_broken(self, status: int) -> None:
         """The body's framing is broken; the connection cannot go on."""
         self.info.flags = "DPE"
@@ -242,11 +257,9 @@ class Exchange(Ending):
     # What a head says
 
     def take_target(self) -> None:
-        """Absolute-form and `*`: what the core made of the target is what is routed."""
-        if self.info.path == "*":
-            self.info.path = "/"
-            return
-        self.info.path = self.header(":path") or "/"
+        """Absolute-form and `*`: what the core made of the target is what is routed, `*` as `/`."""
+        path = self.header(":path") or "/"
+        self.info.path = "/" if path == "*" else path
         self.info.authority = self.header(":authority") or ""
 
     def prepare_upgrade(self) -> None:

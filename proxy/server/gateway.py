@@ -12,6 +12,7 @@ from proxy.config.model import Config, Route
 from proxy.server.deadlines import DeadlineQueue, Deadlines
 from proxy.server.ending import Ending
 from proxy.server.listener import Listener, require_c_parser
+from proxy.server.overload import Overload, connections_each
 from proxy.server.request_ids import request_ids
 from proxy.server.router import Router
 from proxy.server.stream_interface import Chains
@@ -65,6 +66,7 @@ class Gateway:
         self.one_route: RouteState | None = None
         """The route that takes every request, if the first one does."""
         self.pauses: dict[float, DeadlineQueue[Ending]] = {}
+        self.overload = Overload(config.overload, telemetry.instruments)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
@@ -88,8 +90,10 @@ class Gateway:
         if self.router.catch_all is not None:
             self.one_route = self.routes[id(self.router.catch_all)]
         self.keep_date(loop)
-        for listener, sock in zip(self.config.listeners, sockets, strict=True):
-            serving = Listener(self, listener, loop)
+        self.overload.start(loop)
+        most = connections_each(self.config.listeners, self.config.clusters)
+        for listener, sock, connections in zip(self.config.listeners, sockets, most, strict=True):
+            serving = Listener(self, listener, loop, connections)
             await serving.start(sock)
             self.listeners.append(serving)
 
@@ -115,6 +119,7 @@ class Gateway:
             cluster.close()
         if self.date_timer is not None:
             self.date_timer.cancel()
+        self.overload.stop()
         await self.grpc.close()
         self.callouts.close()
         self.deadlines.close()

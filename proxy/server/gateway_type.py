@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from proxy.config.model import Config
+from proxy.sharing.quarantine import QuarantineBoard
 from proxy.telemetry.telemetry import Telemetry
 
 
@@ -21,5 +22,5 @@ class Gateway(Protocol):
         """JSON for /ready: `{"filters": {name: {"state": "ready" or another word, ...}}}` and what else is known."""
 
 
-GatewayFactory = Callable[[Config, Telemetry, int], Gateway]
+GatewayFactory = Callable[[Config, Telemetry, int, QuarantineBoard], Gateway]
 """Makes the gateway of a worker; the number is its slot."""

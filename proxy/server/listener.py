@@ -31,6 +31,8 @@ from aiohttp.web_server import Server
 
 from proxy.abi.memory import HeadOptions
 from proxy.config.model import Listener as ListenerConfig
+from proxy.http1.chunks import FramingError
+from proxy.http1.follow import Follower
 from proxy.server.answers import plain
 from proxy.server.deadlines import DeadlineQueue
 from proxy.server.downstream import DownstreamSink, RequestHead
@@ -49,6 +51,8 @@ LINGER_SECONDS = 2.0
 """How long a connection with an unread request is drained before it closes, so that the answer arrives (RFC 9112 9.6)."""
 CLOSE_SECONDS = 30.0
 """How long a client may take to fetch what is left when its connection closes."""
+TURNED_AWAY = 256
+"""Connections over max_connections that get an answer at the same time."""
 MAX_EARLY = 64 * 1024
 """Bytes kept that a client sends behind an Upgrade before the 101."""
 READ_LIMIT = 1 << 30
@@ -83,6 +87,7 @@ class Connection(RequestHandler):
         "connection_id",
         "destination",
         "exchange",
+        "follower",
         "head_bytes",
         "last",
         "leaving",
@@ -129,6 +134,7 @@ class Connection(RequestHandler):
         """The body of a chunked request until its end is parsed."""
         self.chunk_tail = b""
         """The last bytes that came while `chunked` is set."""
+        self.follower = Follower(limits.headers, limits.head, EMPTY_PAYLOAD) if listener.trailers else None
         self.last = False
         """The request in hand is the last of this connection."""
         self.connection_id = next(listener.gateway.connection_ids)
@@ -154,6 +160,8 @@ class Connection(RequestHandler):
         self.listener.opened()
         if self.listener.draining:
             self.shut()
+        elif self.listener.open > self.listener.most:
+            self.turn_away()
         else:
             self.watch(self.listener.head_deadlines)
 
@@ -217,6 +225,12 @@ class Connection(RequestHandler):
         except HttpProcessingError as error:
             self.on_broken(error, data)
             return
+        if self.follower is not None:
+            try:
+                self.follower.follow(data, messages)
+            except FramingError as framing:
+                self.break_off(431 if framing.too_large else 400, framing.reason)
+                return
         if self.chunked is not None:
             messages = self.part_from_chunked(messages, data)
         else:
@@ -319,8 +333,16 @@ class Connection(RequestHandler):
             if status:
                 self.refuse(status, f"answered {status}")
                 return
-        exchange = self.exchange = Exchange(self.listener.gateway, self, message)
+        gateway = self.listener.gateway
+        overload = gateway.overload
+        if overload.streams >= overload.limit:
+            self.refuse(503, overload.reason)
+            return
+        overload.streams += 1
+        exchange = self.exchange = Exchange(gateway, self, message)
         end = payload is EMPTY_PAYLOAD or (payload.is_eof() and not payload.total_bytes)
+        if end and self.follower is not None:
+            end = not self.follower.has(payload)
         try:
             exchange.begin(end)
         except Exception:
@@ -336,10 +358,15 @@ class Connection(RequestHandler):
         assert payload is not None
         chunk = payload.read_nowait()
         end = payload.is_eof()
+        trailers: list[tuple[bytes, bytes]] = []
         if end:
             self.payload = None
-        if chunk or end:
-            exchange.on_request_data(chunk, end)
+            if self.follower is not None:
+                trailers = self.follower.take(payload)
+        if chunk or (end and not trailers):
+            exchange.on_request_data(chunk, end and not trailers)
+        if trailers:
+            exchange.on_request_trailers(trailers)
         exchange.flush()
 
     def enqueue(self, messages: Any) -> None:
@@ -371,8 +398,11 @@ class Connection(RequestHandler):
 
     def exchange_over(self, keep_alive: bool) -> None:
         """The exchange is done with the connection, and the response is written."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         if not keep_alive or self.leaving or self.last or self.transport is None or self.listener.draining:
+            if exchange is not None and not exchange.request.should_close and not self.listener.draining:
+                # Not the client's wish: it may be sending on, and a reset would take the answer from it (RFC 9112 9.6).
+                self.unread = True
             self.leave()
             return
         if self.reading_holds:
@@ -395,18 +425,23 @@ class Connection(RequestHandler):
         """The parser gave up: for a head that is an answer, for a body the end of its exchange."""
         status = 400
         if isinstance(error, LineTooLong):
-            line = b"\n" in data[: self.listener.config.limits.line + 1] or self.head_bytes > 0
-            status = 431 if line else 414
+            # In a body it is a trailer.
+            field = self.payload is not None or self.head_bytes > 0
+            status = 431 if field or b"\n" in data[: self.listener.config.limits.line + 1] else 414
         elif str(error.message) == "Too many headers received":
             status = 431
+        self.break_off(status, type(error).__name__)
+
+    def break_off(self, status: int, reason: str) -> None:
+        """What came is no request, or no body."""
         exchange = self.exchange
         if exchange is not None and self.payload is not None:
             self.leaving = self.unread = True
             self.payload = None
-            self.complain(type(error).__name__, status)
+            self.complain(reason, status)
             exchange.on_request_broken(status)
         else:
-            self.refuse(status, type(error).__name__)
+            self.refuse(status, reason)
 
     def head_too_large(self, messages: Any) -> bool:
         """One read may bring a head and much else: count exactly."""
@@ -424,11 +459,20 @@ class Connection(RequestHandler):
         exchange = self.exchange
         if exchange is not None:
             # The bad head came behind a request that is being answered: that answer still goes out, this one cannot.
-            self.leaving = True
+            self.leaving = self.unread = True
             return
         self.write(plain(status))
         self.unread = True
         self.leave()
+
+    def turn_away(self) -> None:
+        """One connection too many: an answer at once; beyond that not even this, since each answer is waited for."""
+        if self.listener.open <= self.listener.most + TURNED_AWAY:
+            self.refuse(503, "max_connections")
+        else:
+            self.complain("max_connections", 0)
+            self.leaving = True
+            self.cut()
 
     def complain(self, reason: str, status: int) -> None:
         self.listener.rejected(reason)
@@ -576,8 +620,10 @@ class ConnectionServer(Server):
 class Listener:
     """A configured listener at work: its settings as connections need them, its sockets, its connections."""
 
-    def __init__(self, gateway: "Gateway", config: ListenerConfig, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, gateway: "Gateway", config: ListenerConfig, loop: asyncio.AbstractEventLoop, most: int) -> None:
         self.gateway = gateway
+        self.most = most
+        """Connections at a time."""
         self.config = config
         # What each request needs, out of the config's models, which are slow to read.
         self.head_limit = config.limits.head
@@ -585,7 +631,10 @@ class Listener:
         self.keeps_request_ids = config.request_id == "keep"
         self.loop = loop
         self.scheme = "http" if config.tls is None else "https"
-        self.head_options = gateway.memory.options(HeadOptions(config.forwarded, config.request_id, config.via, self.scheme))
+        self.trailers = config.trailers
+        self.head_options = gateway.memory.options(
+            HeadOptions(config.forwarded, config.request_id, config.via, self.scheme, config.trailers, config.underscores)
+        )
         queue = gateway.deadlines.queue
         self.head_deadlines: DeadlineQueue[Connection] = queue(config.head_timeout, Connection.on_head_timeout)
         self.keepalive_deadlines: DeadlineQueue[Connection] = queue(config.keepalive_timeout, Connection.leave)
@@ -671,6 +720,8 @@ def refusal(message: RequestHead) -> int:
     version = message.version
     if version is not HttpVersion11 and version is not HttpVersion10:
         return 505
+    if message.chunked and version is HttpVersion10:
+        return 400  # RFC 9112 6.1: whoever was before us may have read it otherwise
     method = message.method
     if method not in UNUSUAL:
         return 0

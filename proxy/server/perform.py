@@ -1,6 +1,7 @@
 """What an exchange does for each command of its chain: heads and body pieces become bytes, in either direction.
 
-A body that does not have the length of its head (a filter changed the one and not the other) never leaves as if it had.
+A body that does not have the length of its head (a filter changed the one and not the other) never leaves as if it had: where
+the length is reached before the stream's end, the last byte waits for that end.
 """
 
 from collections.abc import Callable
@@ -14,16 +15,21 @@ from proxy.abi.memory import (
     FRAMING_NONE,
     HEAD_REQUEST,
     HTTP_10,
+    PASS_TRAILERS,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
     UPGRADE,
     HeadError,
 )
 from proxy.chain import commands
+from proxy.http1.trailers import section
 from proxy.server.stream_state import BY_CHAIN
+from proxy.upstream.failure import Failure
 
 if TYPE_CHECKING:
     from proxy.server.exchange import Exchange
+
+OVERFLOW = Failure.OVERFLOW.flag
 
 
 def send_request_headers(exchange: "Exchange", command: commands.SendRequestHeaders) -> None:
@@ -34,6 +40,8 @@ def send_request_headers(exchange: "Exchange", command: commands.SendRequestHead
     assert region is not None
     if memory.live is not region:
         memory.attach(region)
+    # Sent as it left the chain; what filters have edited since is for later callbacks, on_log at the last (Envoy).
+    late = command.pairs and memory.pairs(REQUEST_HEADERS)
     if command.pairs is not None:
         memory.set_pairs(REQUEST_HEADERS, command.pairs)
     if not exchange.gateway.one_route and memory.edited(REQUEST_HEADERS):
@@ -44,11 +52,13 @@ def send_request_headers(exchange: "Exchange", command: commands.SendRequestHead
         return
     flags = END_STREAM | UPGRADE if exchange.upgrade else END_STREAM if command.end_stream else 0
     try:
-        data, framing, length, _, _ = memory.emit_request(flags)
+        data, framing, length, _, _ = memory.emit_request(flags | PASS_TRAILERS if route.cluster.trailers else flags)
     except HeadError as error:
         exchange.complain("filter wrote a request that cannot be sent", reason=error.reason)
         exchange.answer(503, b"invalid request", "filter_wrote_invalid_request", "")
         return
+    if late:
+        memory.set_pairs(REQUEST_HEADERS, late)
     if exchange.upgrade:
         data = with_upgrade(data)
     exchange.request_head = data
@@ -74,7 +84,9 @@ def send_request_data(exchange: "Exchange", command: commands.SendRequestData) -
         if exchange.request_chunked:
             out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
-            exchange.request_left -= len(data)
+            left = exchange.request_left = exchange.request_left - len(data)
+            if not left and not command.end_stream:
+                data, exchange.request_kept = data[:-1], data[-1:]
             out.append(data)
     if command.end_stream and exchange.request_chunked:
         out.append(b"0\r\n\r\n")
@@ -83,9 +95,29 @@ def send_request_data(exchange: "Exchange", command: commands.SendRequestData) -
         exchange.complain("request body does not have the length of its head")
         exchange.answer(500, b"request length mismatch", "request_length_mismatch", "")
         return
+    elif command.end_stream and exchange.request_kept:
+        out.append(exchange.request_kept)
     if command.end_stream:
         exchange.body_sent = True
         exchange.on_request_sent(route)
+
+
+def send_request_trailers(exchange: "Exchange", command: commands.SendRequestTrailers) -> None:
+    """End the body: with trailers, where they can be sent and the cluster takes them."""
+    route, pairs = exchange.route, command.pairs
+    if route is None or not pairs or not exchange.request_chunked or not route.cluster.trailers:
+        send_request_data(exchange, commands.SendRequestData(b"", True))
+        return
+    if exchange.answered or exchange.request_sent:
+        return
+    end = section(pairs)
+    if end is None:
+        exchange.complain("filter wrote trailers that cannot be sent")
+        exchange.answer(503, b"invalid request", "filter_wrote_invalid_request", "")
+        return
+    exchange.upwards.append(end)
+    exchange.body_sent = True
+    exchange.on_request_sent(route)
 
 
 def send_response_headers(exchange: "Exchange", command: commands.SendResponseHeaders) -> None:
@@ -100,14 +132,20 @@ def send_response_headers(exchange: "Exchange", command: commands.SendResponseHe
     if not request.version[1]:
         flags |= HTTP_10
     # What the client still sends of the request has no reader after the response: the connection cannot go on.
-    if not exchange.request_ended or request.should_close or request.upgrade or exchange.downstream.listener.draining:
+    listener = exchange.downstream.listener
+    if not exchange.request_ended or request.should_close or request.upgrade or listener.draining:
         flags |= CLOSE
+    elif exchange.info.flags == OVERFLOW:
+        flags |= CLOSE  # it is too much here: this client had better ask another gateway
+    if listener.trailers:
+        flags |= PASS_TRAILERS
     if exchange.upgrade and exchange.upstream is not None:
         flags |= UPGRADE
     memory, region = exchange.memory, exchange.region
     assert region is not None
     if memory.live is not region:
         memory.attach(region)
+    late = command.pairs and memory.pairs(RESPONSE_HEADERS)
     if command.pairs is not None:
         memory.set_pairs(RESPONSE_HEADERS, command.pairs)
     try:
@@ -116,6 +154,8 @@ def send_response_headers(exchange: "Exchange", command: commands.SendResponseHe
         exchange.complain("filter wrote a response that cannot be sent", reason=error.reason)
         exchange.refuse(500, "filter_wrote_invalid_response", error.reason)
         return
+    if late:
+        memory.set_pairs(RESPONSE_HEADERS, late)
     exchange.info.status = status
     exchange.response_framing = framing
     exchange.response_left = length
@@ -148,11 +188,33 @@ def send_response_data(exchange: "Exchange", command: commands.SendResponseData)
                 exchange.flush_down()
                 exchange.reset("response_length_mismatch", "")
                 return
+            if command.end_stream:
+                data += exchange.response_kept
+            elif not left and data:
+                data, exchange.response_kept = data[:-1], data[-1:]
         if data:
             out.append(data)
     exchange.info.bytes_sent += size
     if command.end_stream:
         exchange.response_ended = True
+
+
+def send_response_trailers(exchange: "Exchange", command: commands.SendResponseTrailers) -> None:
+    """End the body: with trailers, where they can be sent and the listener passes them on."""
+    pairs = command.pairs
+    if not pairs or exchange.response_framing != FRAMING_CHUNKED or not exchange.downstream.listener.trailers:
+        send_response_data(exchange, commands.SendResponseData(b"", True))
+        return
+    if exchange.response_ended or not exchange.response_started:
+        return
+    end = section(pairs)
+    if end is None:
+        exchange.complain("filter wrote trailers that cannot be sent")
+        exchange.flush_down()
+        exchange.reset("filter_wrote_invalid_response", "")
+        return
+    exchange.downwards.append(end)
+    exchange.response_ended = True
 
 
 def pause_request(exchange: "Exchange", command: commands.PauseRequest) -> None:
@@ -207,8 +269,10 @@ def with_upgrade(head: bytes) -> bytes:
 ACTIONS: dict[type, Callable[["Exchange", Any], None]] = {
     commands.SendRequestHeaders: send_request_headers,
     commands.SendRequestData: send_request_data,
+    commands.SendRequestTrailers: send_request_trailers,
     commands.SendResponseHeaders: send_response_headers,
     commands.SendResponseData: send_response_data,
+    commands.SendResponseTrailers: send_response_trailers,
     commands.PauseRequest: pause_request,
     commands.ResumeRequest: resume_request,
     commands.PauseResponse: pause_response,

@@ -52,11 +52,13 @@ class StreamState:
         "request_ended",
         "request_head",
         "request_holds",
+        "request_kept",
         "request_left",
         "request_sent",
         "response_ended",
         "response_framing",
         "response_holds",
+        "response_kept",
         "response_left",
         "response_started",
         "route",
@@ -94,6 +96,8 @@ class StreamState:
         """Kept until the response begins, to send it again."""
         self.body_sent = False
         self.request_left = 0
+        self.request_kept = b""
+        """The last byte of the announced length, until the stream's end shows that no more comes."""
         self.request_chunked = False
         self.expects_continue = False
         self.upgrade = False
@@ -116,6 +120,7 @@ class StreamState:
         self.response_ended = False
         self.response_framing = FRAMING_NONE
         self.response_left = 0
+        self.response_kept = b""
         self.keep_alive = False
         self.switching = False
         """A 101 is on its way; the tunnel follows."""

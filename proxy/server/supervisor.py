@@ -28,9 +28,11 @@ from pathlib import Path
 
 from proxy.config.model import Config
 from proxy.server.gateway_type import GatewayFactory
+from proxy.server.overload import take_files
 from proxy.server.process import EXIT_START_FAILED, STOP_NOW, fork
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from proxy.server.sockets import ListenError, bound_address, check_free, open_sockets, split_address
+from proxy.sharing.quarantine import QuarantineBoard
 from proxy.sharing.store import SharedStore
 from proxy.telemetry import logging as logs
 
@@ -78,6 +80,7 @@ class WorkerContext:
     control_directory: Path
     ready: Callable[[], None]
     beat: Callable[[], None]
+    quarantine: QuarantineBoard
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class AdminContext:
     scoreboard: Scoreboard
     control_directory: Path
     ready: Callable[[], None]
+    quarantine: QuarantineBoard
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,7 @@ def run(
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return EXIT_WRONG_CONFIG
+    take_files()
     with ExitStack() as stack:
         try:
             supervisor = Supervisor(config, config_path, demo, parts, stack)
@@ -190,6 +195,7 @@ class Supervisor:
         if config.admin is not None:
             self.admin_socket = open_sockets(str(config.admin.address), 1)[0]
         self.scoreboard = Scoreboard(self.slots)
+        self.quarantine = QuarantineBoard([filter_.name for filter_ in config.filters], self.slots)
         # mkdtemp makes it 0700; a socket's path must fit in 108 bytes (unix(7)), which a long TMPDIR would break.
         base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         remove_left_behind(Path(base))
@@ -216,7 +222,7 @@ class Supervisor:
                 Child(
                     "admin",
                     lambda ready: admin_main(
-                        AdminContext(self.config, admin_socket, self.scoreboard, self.control_directory, ready)
+                        AdminContext(self.config, admin_socket, self.scoreboard, self.control_directory, ready, self.quarantine)
                     ),
                 )
             )
@@ -227,8 +233,9 @@ class Supervisor:
 
             def body(ready: Callable[[], None], slot: int = slot, sockets: list[socket.socket] = sockets) -> int:
                 context = WorkerContext(
-                    slot, self.config, gateway, sockets, self.control_directory, ready, lambda: self.scoreboard.beat(slot)
-                )
+                    slot, self.config, gateway, sockets, self.control_directory, ready, lambda: self.scoreboard.beat(slot),
+                    self.quarantine,
+                )  # fmt: skip
                 status: int = main(context)
                 return status
 
@@ -481,6 +488,7 @@ class Supervisor:
         if self.demo_address is not None and not answers(*split_address(str(self.demo_address))):
             return
         self.announced = True
+        self.quarantine.served = True
         print(self.ready_line(), flush=True)
         log.info("serving", config=self.config_path, workers=self.slots)
 

@@ -152,6 +152,7 @@ class UpstreamSide(StreamState):
             memory.attach(region)
             memory.load_response(status, headers, self.downstream.listener.head_options)
             self.info.details = "via_upstream"
+            self.info.entered_status = status
             self.head_seen = True
             self.request_head = b""
             if self.idle_watched:
@@ -174,6 +175,17 @@ class UpstreamSide(StreamState):
             self.touch()
         try:
             chain.response_data(data, end)
+        except Exception:
+            self.defect()
+
+    def on_upstream_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """The response's end, behind its body."""
+        chain = self.chain
+        if self.upstream is None or chain is None:
+            return
+        self.upstream_over()
+        try:
+            chain.response_trailers(pairs)
         except Exception:
             self.defect()
 

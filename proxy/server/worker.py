@@ -54,7 +54,7 @@ class Worker:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.telemetry = Telemetry(context.config.log.access)
-        self.gateway = context.gateway(context.config, self.telemetry, context.slot)
+        self.gateway = context.gateway(context.config, self.telemetry, context.slot, context.quarantine)
         self.stopping = asyncio.Event()
 
     async def serve(self) -> int:

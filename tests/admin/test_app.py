@@ -11,6 +11,7 @@ from proxy.admin.app import make_app
 from proxy.admin.workers import SILENT_SECONDS, Workers
 from proxy.server.control import ControlServer, control_path
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
+from proxy.sharing.quarantine import QuarantineBoard, Trap
 from proxy.telemetry.stream import StreamInfo
 from proxy.telemetry.telemetry import Telemetry
 
@@ -23,7 +24,8 @@ class Fleet:
     def __init__(self, directory, slots):
         self.directory = directory
         self.scoreboard = Scoreboard(slots)
-        self.workers = Workers(self.scoreboard, directory)
+        self.quarantine = QuarantineBoard(["guard"], slots)
+        self.workers = Workers(self.scoreboard, directory, self.quarantine)
         self.telemetry = {}
         self.filters = {}
         self.controls = {}
@@ -162,7 +164,7 @@ async def test_config(client):
 
 async def test_index_names_the_pages(client):
     response = await client.get("/")
-    assert set(await response.json()) == {"/ready", "/metrics", "/config"}
+    assert set(await response.json()) == {"/ready", "/metrics", "/filters", "/config"}
 
 
 async def test_unknown_page(client):
@@ -207,3 +209,39 @@ async def test_names_other_than_localhost_are_misdirected(client, host, status):
 async def test_any_name_where_the_port_is_not_loopback(fleet, aiohttp_client):
     client = await aiohttp_client(make_app(fleet.workers, CONFIG, loopback=False))
     assert (await client.get("/config", headers={"Host": "penstock.example"})).status == 200
+
+
+async def test_filters_tells_why_one_is_in_quarantine(fleet, client):
+    await fleet.add(0)
+    await fleet.add(1)
+    body = await (await client.get("/filters")).json()
+    assert body == {"guard": {"state": "ready", "degraded_workers": [], "quarantine": None, "traps": []}}
+    fleet.quarantine.note(1, "guard", Trap(5.5, "proxy_on_log", "trap", "unreachable"))
+    fleet.quarantine.take_out(1, "guard", "10 faults within 300 s")
+    fleet.filters[1]["guard"] = {"state": "quarantined", "reason": "10 faults within 300 s"}
+    found = (await (await client.get("/filters")).json())["guard"]
+    assert (found["state"], found["degraded_workers"]) == ("quarantined", [1])
+    assert (found["quarantine"]["worker"], found["quarantine"]["reason"]) == (1, "10 faults within 300 s")
+    assert found["traps"] == [
+        {"worker": 1, "time": 5.5, "callback": "proxy_on_log", "reason": "trap", "message": "unreachable"}
+    ]
+    ready = await client.get("/ready")
+    assert ready.status == 200
+    assert (await ready.json())["status"] == "degraded"
+    assert 'penstock_filter_quarantined{filter="guard"} 1.0' in await (await client.get("/metrics")).text()
+
+
+async def test_resume(fleet, client):
+    await fleet.add(0)
+    fleet.quarantine.take_out(0, "guard", "10 faults")
+    assert (await client.get("/filters/guard/resume")).status == 405
+    assert (await client.post("/filters/guard/resume", headers={"Origin": "http://evil.example"})).status == 403
+    assert (await client.post("/filters/guard/resume", headers={"Host": "evil.example"})).status == 421
+    assert fleet.quarantine.is_out("guard")
+    response = await client.post("/filters/guard/resume")
+    assert (response.status, await response.json()) == (200, {"filter": "guard", "was_quarantined": True})
+    assert not fleet.quarantine.is_out("guard")
+    assert (await (await client.post("/filters/guard/resume")).json())["was_quarantined"] is False
+    response = await client.post("/filters/nobody/resume")
+    assert (response.status, (await response.json())["filters"]) == (404, ["guard"])
+    assert 'penstock_filter_quarantined{filter="guard"} 0.0' in await (await client.get("/metrics")).text()

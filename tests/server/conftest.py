@@ -54,4 +54,5 @@ async def bench() -> AsyncIterator[Callable[..., Awaitable[Bench]]]:
         await gateway.stop()
         for chain in gateway.chains.opened:
             assert chain.finished == 1, "a chain was not finished exactly once"
+        assert gateway.gateway.overload.streams == 0, "streams are not counted up and down alike"
     assert not broken, broken

@@ -15,8 +15,10 @@ from proxy.chain.commands import (
     AnswerLocally,
     SendRequestData,
     SendRequestHeaders,
+    SendRequestTrailers,
     SendResponseData,
     SendResponseHeaders,
+    SendResponseTrailers,
 )
 from proxy.config.model import Config
 from proxy.server.assembly import make_gateway, prepare_filters
@@ -54,6 +56,10 @@ class FakeChain:
         else:
             self.outbox.append(SendRequestData(data, end_stream))
 
+    def request_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.events.append("request_trailers")
+        self.outbox.append(SendRequestTrailers(pairs))
+
     def response_headers(self, end_stream: bool) -> None:
         self.events.append("response_headers")
         if (act := self.script.get("response_headers")) is not None:
@@ -66,6 +72,10 @@ class FakeChain:
             act(self, (data, end_stream))
         else:
             self.outbox.append(SendResponseData(data, end_stream))
+
+    def response_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.events.append("response_trailers")
+        self.outbox.append(SendResponseTrailers(pairs))
 
     def local_reply(self, status: int, body: bytes, details: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.events.append("local_reply")
@@ -314,6 +324,7 @@ async def start_bench(
     clusters: Sequence[dict[str, Any]] = (),
     script: Script | None = None,
     filters: list[dict[str, Any]] | None = None,
+    overload: dict[str, Any] | None = None,
 ) -> Bench:
     """A serving gateway before the endpoints; the keyword arguments are config sections. With `filters`, even none, the chain
     is the real one."""
@@ -323,6 +334,7 @@ async def start_bench(
             "clusters": [{"name": "service", "endpoints": list(endpoints), **(cluster or {})}, *clusters],
             "routes": routes or [{"match": {"prefix": "/"}, "cluster": "service", **(route or {})}],
             "filters": filters or [],
+            "overload": overload or {},
         }
     )
     chains = FakeChains()

@@ -13,7 +13,7 @@ from proxy.telemetry.stream import StreamInfo
 class StubGateway:
     """GET /pid, /die, /block?seconds (blocks the loop), /slow?seconds (a response that takes its time)."""
 
-    def __init__(self, config, telemetry, slot):
+    def __init__(self, config, telemetry, slot, quarantine):
         self.telemetry = telemetry
         self.servers = []
         self.busy = 0
