@@ -20,7 +20,7 @@ from tests.guests.toolchains import MissingError
 from tests.integration.gateway import Gateway, filter_of
 
 CONFIGURATION = "the guest"
-SHARES = ("rust", "gcore")
+SHARES = ("rust", "gcore", "go")
 """SDKs with shared data, and with bodies that can be set."""
 
 
