@@ -14,7 +14,7 @@ FLOORS = [
     {"chain"},
     {"abi"},
     {"wasm", "upstream", "capabilities", "sharing"},
-    {"demo"},
+    {"demo", "http1"},
     {"config", "telemetry"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -27,7 +27,7 @@ OUTSIDE = {
     "lmdb": {"sharing"},
     "grpc": {"upstream"},
     "pydantic": {"config"},
-    "prometheus_client": {"telemetry"},
+    "prometheus_client": {"telemetry", "cli"},
     "click": {"cli"},
 }
 """Where a library may be touched."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from proxy.abi.component.inspect import ComponentFacts
 from proxy.abi.proxy_wasm.inspect import ExportedCallback, ImportedFunction, Inspection, check_limits, show_size
 from proxy.config.model import Filter, FilterLimits
 from proxy.config.units import parse_size
@@ -23,9 +24,8 @@ def report(name: str, found: Inspection) -> str:
 def lines(name: str, found: Inspection) -> Iterator[str]:
     yield name
     yield field("size", f"{show_size(found.size)}, SHA-256 {found.sha256}")
-    if found.kind == "component":
-        yield field("kind", "component")
-        yield from section("would not load", refusals(found))
+    if found.component is not None:
+        yield from component(found, found.component)
         return
     markers = f" (exports {', '.join(found.abi_markers)})" if found.abi_markers else ""
     yield field("ABI", f"proxy-wasm {found.abi_version}{markers}" if found.abi_version else "none that is known")
@@ -44,6 +44,19 @@ def lines(name: str, found: Inspection) -> Iterator[str]:
     yield from section("imports that are not functions", found.imported_externs)
     yield from section("callbacks", (callback.name for callback in found.callbacks))
     yield from section("callbacks that are never called", map(unreachable, found.unreachable))
+    yield from section("grants it will need", (f"{grant.grant}: {grant.because}" for grant in found.grants))
+    yield from section("would not load", refusals(found))
+
+
+def component(found: Inspection, facts: ComponentFacts) -> Iterator[str]:
+    yield field("kind", "component")
+    yield field("world", facts.world or "none that is served")
+    yield field("memory", f"{facts.memories}, the largest starts with {show_size(facts.memory_minimum)}")
+    largest = show_size(facts.largest_function_body)
+    code = f"{facts.functions} functions, {show_size(facts.code_size)}; the largest {largest}"
+    yield field("code", f"{code}, in {facts.modules} core modules")
+    yield from section("imports", facts.imports)
+    yield from section("exports", facts.exports)
     yield from section("grants it will need", (f"{grant.grant}: {grant.because}" for grant in found.grants))
     yield from section("would not load", refusals(found))
 

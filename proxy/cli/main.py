@@ -165,6 +165,90 @@ def demo(address: str) -> None:
         sys.exit(EXIT_CANNOT_SERVE)
 
 
+@main.command()
+@CONFIG_ARGUMENT
+@click.option("--rate", type=click.FloatRange(min=1), metavar="N", help="Requests per second; without it, the most it answers.")
+@click.option("--duration", default="10s", show_default=True, help="How long, in whole seconds.")
+@click.option("--connections", type=click.IntRange(1, 4096), default=32, show_default=True, help="Connections kept open.")
+@click.option("--path", "target", default="/", show_default=True, help="What to ask for; with its query, if any.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="A request header; may be repeated.")
+@click.option("--url", metavar="URL", help="Load the gateway that already runs there with CONFIG, instead of starting one.")
+@click.option("--demo", is_flag=True, help="As in `penstock run`. The service is slow: for a try, not for figures.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def bench(
+    config_path: Path,
+    rate: float | None,
+    duration: str,
+    connections: int,
+    target: str,
+    headers: tuple[str, ...],
+    url: str | None,
+    demo: bool,
+    as_json: bool,
+) -> None:
+    """Load-test the gateway of CONFIG, filter by filter.
+
+    It starts the gateway, sends GETs to its first listener, and reads the admin port's metrics before and after. It prints
+    requests/s, latencies, errors, and where the time went. The load is wrk's, which sends the next request when the last was
+    answered; with --rate h2load's, which sends at that rate whether answers come or not, as clients do. The generator runs on
+    the same machine: leave it a CPU.
+
+    \b
+    Examples:
+      penstock bench gateway.yaml --duration 10s --connections 64
+      penstock bench gateway.yaml --rate 2000 --path /search?q=x --header 'authorization: Basic YTpi'
+      penstock bench gateway.yaml --url http://127.0.0.1:8080
+    """
+    config = load_config(config_path)
+    seconds = whole_seconds(duration)
+    fields = []
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not (name.strip() and colon):
+            raise click.BadParameter(f"{header!r} is not a header; write it as 'name: value'", param_hint="--header")
+        fields.append((name.strip(), value.strip()))
+    if not target.startswith("/"):
+        raise click.BadParameter(f"{target!r} does not begin with /", param_hint="--path")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url!r} is not a URL; write one such as http://127.0.0.1:8080", param_hint="--url")
+    if url is not None and demo:
+        raise click.UsageError("--demo needs a gateway that is started here: leave out --url")
+    from proxy.cli import bench_load
+
+    if missing := bench_load.missing(rate):
+        click.echo("\n".join(f"penstock: not installed: {line}" for line in missing), err=True)
+        sys.exit(EXIT_CANNOT_SERVE)
+    from proxy.cli.bench import bench as run_bench
+
+    sys.exit(
+        run_bench(
+            config,
+            config_path,
+            url=url,
+            demo=demo,
+            target=target,
+            headers=fields,
+            rate=rate,
+            seconds=seconds,
+            connections=connections,
+            as_json=as_json,
+        )
+    )
+
+
+def whole_seconds(text: str) -> int:
+    from proxy.config.problem import WrongValueError
+    from proxy.config.units import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except WrongValueError as error:
+        raise click.BadParameter(f"{error.problem}; {error.mend}", param_hint="--duration") from None
+    if seconds < 1 or seconds != int(seconds):
+        raise click.BadParameter(f"{text} is not a whole number of seconds; write one such as 10s", param_hint="--duration")
+    return int(seconds)
+
+
 def load_config(path: Path) -> "Config":
     """The config; ends the process with status 2 if it is wrong."""
     from proxy.config.load import load

@@ -6,6 +6,7 @@ so that another wasmtime fails at start with a clear message and not in the midd
 """
 
 import ctypes
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -57,6 +58,23 @@ void wasm_byte_vec_delete(byte_vec *);
 uint8_t *wasmtime_sharedmemory_data(void *memory);
 size_t wasmtime_sharedmemory_data_size(void *memory);
 void wasmtime_engine_increment_epoch(void *engine);
+
+typedef struct { uint64_t store_id; uint32_t a; } component_instance_t;
+typedef struct { struct { uint64_t store_id; uint32_t a; } x; uint32_t b; void *c; } component_func_t;
+typedef void *(*component_callback)(size_t data, void *context, void *type, size_t args, size_t n, size_t results, size_t m);
+void wasmtime_component_val_clone(size_t from, size_t to);
+void wasmtime_component_val_delete(size_t val);
+void *wasmtime_component_func_call(component_func_t *f, void *context, size_t args, size_t n, size_t results, size_t m);
+void *wasmtime_component_linker_new(void *engine);
+void wasmtime_component_linker_delete(void *linker);
+void *wasmtime_component_linker_root(void *linker);
+void *wasmtime_component_linker_instance_add_instance(void *parent, char *name, size_t n, void **instance);
+void *wasmtime_component_linker_instance_add_func(void *i, char *name, size_t n, component_callback, size_t data, void *end);
+void wasmtime_component_linker_instance_delete(void *instance);
+void *wasmtime_component_linker_instantiate(void *linker, void *context, void *component, component_instance_t *instance);
+void *wasmtime_component_instance_get_export_index(component_instance_t *i, void *context, void *parent, char *name, size_t n);
+bool wasmtime_component_instance_get_func(component_instance_t *instance, void *context, void *index, component_func_t *func);
+void wasmtime_component_export_index_delete(void *index);
 """)
 lib: Final[Any] = ffi.dlopen(str(wasmtime_ffi.filename))
 
@@ -96,10 +114,65 @@ def verify() -> None:
     if [kind.value for kind in kinds] != [FUNC, TABLE, MEMORY, SHARED_MEMORY]:
         wrong.append("wasmtime_extern_kind_t")
     if wrong:
-        raise RuntimeError(
-            f"wasmtime {version('wasmtime')} does not fit this Penstock ({', '.join(wrong)} differ); "
-            "install a version in the range of pyproject.toml"
-        )
+        raise misfit(wrong)
+
+
+SPACE: Final[Any] = ffi.buffer(ffi.cast("char *", 0), 1 << 47)
+"""The process's memory, by address: values of components are trees of C structures, and this reads and writes them at a fifth
+of the price of cdata. Only for addresses that came from wasmtime or from `ffi.new`."""
+
+VAL_SIZE: Final = 32
+"""Bytes of a wasmtime_component_val_t: the kind in the first, its value from byte 8 on."""
+ENTRY_SIZE: Final = 48
+"""Bytes of a record's entry: the name's size and address, then the value."""
+COMPONENT_KINDS: Final = {
+    "bool": 0, "u8": 2, "u16": 4, "u32": 6, "s64": 7, "u64": 8, "string": 12, "list": 13, "record": 14, "tuple": 15,
+    "variant": 16, "enum": 17, "option": 18, "result": 19, "flags": 20,
+}  # fmt: skip
+
+
+def verify_components() -> None:
+    """As `verify`, of what components' values are made of: raise RuntimeError unless the codec fits this wasmtime."""
+    structures: Any = bindings
+    val, entry = structures.wasmtime_component_val, structures.wasmtime_component_valrecord_entry
+    union = structures.wasmtime_component_valunion
+    facts = {
+        "wasmtime_component_val": (ctypes.sizeof(val), val.of.offset) == (VAL_SIZE, 8),
+        "wasmtime_component_valrecord_entry": (ctypes.sizeof(entry), entry.val.offset) == (ENTRY_SIZE, 16),
+        "wasmtime_component_valvariant": structures.wasmtime_component_valvariant.val.offset == 16,
+        "wasmtime_component_valresult": structures.wasmtime_component_valresult.val.offset == 8,
+        "wasmtime_component_vallist": structures.wasmtime_component_vallist.data.offset == 8,
+        "wasmtime_component_valunion": all(getattr(union, name).offset == 0 for name, _ in union._fields_),
+        "wasmtime_component_func": ctypes.sizeof(bindings.wasmtime_component_func) == ffi.sizeof("component_func_t"),
+        "wasmtime_component_instance": ctypes.sizeof(bindings.wasmtime_component_instance)
+        == ffi.sizeof("component_instance_t"),
+        "wasmtime_component_valkind_t": all(
+            getattr(wasmtime_ffi, f"WASMTIME_COMPONENT_{name.upper()}").value == kind for name, kind in COMPONENT_KINDS.items()
+        ),
+    }
+    wrong = [name for name, fits in facts.items() if not fits]
+    if wrong:
+        raise misfit(wrong)
+
+
+def limit_component_async(config: wasmtime.Config) -> None:
+    """Of the component model's async part only the base, whose built-ins QuickJS imports. wasmtime-py's Config has no property
+    for either."""
+    bindings.wasmtime_config_wasm_component_model_async_set(config.ptr(), True)
+    bindings.wasmtime_config_wasm_component_model_async_stackful_set(config.ptr(), False)
+    bindings.wasmtime_config_wasm_component_model_more_async_builtins_set(config.ptr(), False)
+
+
+def is_async(function_type: Any) -> bool:
+    """Is it an `async func`? wasmtime-py's FuncType does not say."""
+    return bool(bindings.wasmtime_component_func_type_async(function_type.ptr()))
+
+
+def misfit(wrong: Sequence[str]) -> RuntimeError:
+    return RuntimeError(
+        f"wasmtime {version('wasmtime')} does not fit this Penstock ({', '.join(wrong)} differ); "
+        "install a version in the range of pyproject.toml"
+    )
 
 
 # A call's fuel is set before it and read after it. Through the C API that is 0.6 us a call, a tenth of what a filter costs on a
@@ -136,6 +209,33 @@ def fuel_cell(context: Any, offset: int | None) -> Any | None:
         if cell[0] != -fuel:
             return None
     return cell
+
+
+# What one call of a component may copy out of its memory is a number in the store, 128 MiB by default, which wasmtime lets Rust
+# set and not C. It must be small: wasmtime makes C structures of a guest's result before anyone can look at it, a million list
+# elements take it half a second, and neither fuel nor an epoch counts that. So the number is found by its default.
+COPIED_DEFAULT: Final = 128 << 20
+
+
+def copied_cell_offset(engine: Any) -> int | None:
+    """Bytes from a store's context to how much a component's call may copy; None if this wasmtime does not show it."""
+    store = lib.wasmtime_store_new(engine, ffi.NULL, ffi.NULL)
+    try:
+        data: bytes = ffi.buffer(lib.wasmtime_store_context(store), CELL_SEARCH)[:]
+        wanted = COPIED_DEFAULT.to_bytes(8, "little")
+        places = [at for at in range(0, CELL_SEARCH, 8) if data[at : at + 8] == wanted]
+        return places[0] if len(places) == 1 else None
+    finally:
+        lib.wasmtime_store_delete(store)
+
+
+def limit_copied(context: Any, offset: int | None, size: int) -> None:
+    """Let no call of a component in this store copy more than `size` bytes out of it. Raises RuntimeError if this wasmtime does
+    not let itself be told."""
+    cell = None if offset is None else ffi.cast("uint64_t *", ffi.cast("char *", context) + offset)
+    if cell is None or cell[0] != COPIED_DEFAULT:
+        raise misfit(["the limit of what a component's call copies"])
+    cell[0] = size
 
 
 def arity(context: Any, function: Any) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The child process that compiles one module: `python -m proxy.wasm.compiler SECONDS BYTES THREADS`.
+"""The child process that compiles one module or component: `python -m proxy.wasm.compiler SECONDS BYTES THREADS`.
 
 The module comes on standard input, the serialised code goes to standard output, what is wrong to standard error. The
 limits are put on just before compiling, so that they count the module and not this interpreter's start. Compiling an
@@ -12,8 +12,9 @@ import signal
 import sys
 
 from wasmtime import Engine, Module, WasmtimeError
+from wasmtime.component import Component
 
-from proxy.wasm.module import MODULE_PREAMBLE
+from proxy.wasm.module import COMPONENT_PREAMBLE, MODULE_PREAMBLE
 from proxy.wasm.settings import engine_config
 
 INVALID = 65  # exit codes, as in sysexits.h
@@ -26,13 +27,14 @@ def main(arguments: list[str]) -> int:
     """Compiles. Exits 0, or with a code above; a signal means a limit, see `proxy.wasm.compile`."""
     seconds, memory, threads = float(arguments[0]), int(arguments[1]), int(arguments[2])
     wasm = sys.stdin.buffer.read()
-    if not wasm.startswith(MODULE_PREAMBLE):  # wasmtime-py would take text, too
-        sys.stderr.write("not a core module in the binary format")
+    if not wasm.startswith((MODULE_PREAMBLE, COMPONENT_PREAMBLE)):  # wasmtime-py would take text, too
+        sys.stderr.write("neither a core module nor a component in the binary format")
         return INVALID
     engine = Engine(engine_config(parallel=threads > 1))
     limit(seconds, memory)
     try:
-        code = Module(engine, wasm).serialize()
+        kind = Module if wasm.startswith(MODULE_PREAMBLE) else Component
+        code = kind(engine, wasm).serialize()
     except MemoryError:
         return OUT_OF_MEMORY
     except WasmtimeError as error:

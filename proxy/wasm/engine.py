@@ -5,6 +5,7 @@ import time
 from typing import Any, Final
 
 import wasmtime
+from wasmtime.component import Component
 
 from proxy.wasm import capi
 from proxy.wasm.capi import ffi, lib
@@ -65,6 +66,7 @@ class Engine:
         self.shared_memory = wasmtime.SharedMemory(self.wasmtime, memory_type)
         self.memory_pointer = capi.pointer(self.shared_memory)
         self.fuel_offset = capi.fuel_cell_offset(self.pointer)
+        self.copied_offset = capi.copied_cell_offset(self.pointer)
         # wasmtime ties a function type to the engine it is first used with.
         self.host_function = wasmtime.FuncType([wasmtime.ValType.i32()], [wasmtime.ValType.i32()])
         self.host_type = capi.pointer(self.host_function)
@@ -73,6 +75,10 @@ class Engine:
     def load(self, serialised: bytes) -> wasmtime.Module:
         """A module that this engine's settings compiled. Only for bytes of our own making: they are machine code."""
         return wasmtime.Module.deserialize(self.wasmtime, serialised)
+
+    def load_component(self, serialised: bytes) -> Component:
+        """As `load`, of a component."""
+        return Component.deserialize(self.wasmtime, serialised)
 
     def memory(self) -> Any:
         """The stream memory as a buffer. Made anew after it has grown; its address stays."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Reason = Literal["trap", "fuel", "deadline", "memory", "start"]
+Reason = Literal["trap", "fuel", "deadline", "memory", "start", "result"]
 
 
 class GuestFault(Exception):

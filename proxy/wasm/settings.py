@@ -13,6 +13,8 @@ from pathlib import Path
 
 from wasmtime import Config
 
+from proxy.wasm import capi
+
 STACK = 512 << 10  # bytes of stack that guest code may use
 
 SETTINGS: dict[str, bool | int | str] = {
@@ -40,8 +42,9 @@ SETTINGS: dict[str, bool | int | str] = {
     "wasm_gc": False,
     "gc_support": False,
     "wasm_memory64": False,
+    # Filters of the typed kind; of its async part, see engine_config.
+    "wasm_component_model": True,
     # Off in Envoy too.
-    "wasm_component_model": False,
     "wasm_custom_page_sizes": False,
     "wasm_stack_switching": False,
     "wasm_wide_arithmetic": False,
@@ -59,6 +62,7 @@ def engine_config(parallel: bool = False) -> Config:
     config = Config()
     for name, value in SETTINGS.items():
         setattr(config, name, value)
+    capi.limit_component_async(config)
     config.parallel_compilation = parallel
     return config
 
@@ -68,7 +72,7 @@ def fingerprint() -> str:
     """Equal for two processes exactly when code compiled by one fits the other: engine version, settings, CPU."""
     facts = {
         "wasmtime": importlib.metadata.version("wasmtime"),
-        "settings": SETTINGS,
+        "settings": {**SETTINGS, "wasm_component_model_async": True},
         "system": platform.system(),
         "machine": platform.machine(),
         "cpu": cpu_features(Path("/proc/cpuinfo")),

@@ -1,7 +1,7 @@
 """A store: one VM's instances, with its limits. Thrown away after any fault."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 import wasmtime
@@ -16,8 +16,19 @@ log = structlog.get_logger("wasm")
 
 DEADLINE: Final = "deadline"
 TABLE_ELEMENTS: Final = 100_000
-INSTANCES: Final = 8
-TABLES: Final = 16
+LONGEST_MESSAGE: Final = 300
+"""Characters of what is said of a trap."""
+
+
+class StoreLimits(NamedTuple):
+    """How many of each there may be in one store."""
+
+    instances: int = 8
+    tables: int = 16
+    memories: int = 4
+
+
+USUAL: Final = StoreLimits()
 
 
 @ffi.callback("unchecked_callback", error=ffi.NULL)  # type: ignore[untyped-decorator]
@@ -50,7 +61,15 @@ class Store:
     calls to Python (operation -> status).
     """
 
-    def __init__(self, engine: Engine, *, memory_limit: int, deadline: float, host: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        memory_limit: int,
+        deadline: float,
+        host: Callable[[int], int],
+        limits: StoreLimits = USUAL,
+    ) -> None:
         self.engine = engine
         self.watch = engine.watch
         self.deadline = deadline
@@ -59,7 +78,7 @@ class Store:
         self.handle = ffi.new_handle(self)
         self.pointer = lib.wasmtime_store_new(engine.pointer, ffi.NULL, ffi.NULL)
         self.context = lib.wasmtime_store_context(self.pointer)
-        lib.wasmtime_store_limiter(self.pointer, memory_limit, TABLE_ELEMENTS, INSTANCES, TABLES, 4)
+        lib.wasmtime_store_limiter(self.pointer, memory_limit, TABLE_ELEMENTS, *limits)
         lib.wasmtime_store_epoch_deadline_callback(self.pointer, on_epoch, self.handle, ffi.NULL)
         lib.wasmtime_context_set_epoch_deadline(self.context, 1)
         self.fuel_cell = capi.fuel_cell(self.context, engine.fuel_offset)
@@ -82,10 +101,11 @@ class Store:
         lib.wasmtime_context_get_fuel(self.context, self.left)
         return int(self.left[0])
 
-    def charge(self, fuel: int) -> None:
-        """Take `fuel` from a running call; the guest stops at its next check if that was the last of it."""
+    def charge(self, fuel: int) -> bool:
+        """Take `fuel` from a running call. False: it had less, and the guest stops at its next check."""
         left = self.fuel()
         self.set_fuel(left - fuel if left > fuel else 0)
+        return left > fuel
 
     def host_function(self) -> Any:
         """`host` as a function of type (i32) -> i32."""
@@ -175,4 +195,6 @@ def first_line(text: str) -> str:
     cause = next((line.split(": ", 1)[1] for line in lines if ": wasm trap: " in line or "wasm trap:" in line), None)
     frame = next((line for line in lines if line.startswith("0:")), None)
     cause = (cause or (lines[0] if lines else "trap")).removeprefix("wasm trap: ")
-    return f"{cause} at {frame}" if frame else cause
+    message = f"{cause} at {frame}" if frame else cause
+    # A frame's name is the module's own: of any length, with anything in it.
+    return "".join(character if character.isprintable() else "?" for character in message[:LONGEST_MESSAGE])

@@ -73,7 +73,7 @@ def test_a_report() -> None:
 @pytest.mark.parametrize(
     ("data", "lines"),
     [
-        (b"\0asm\x0d\0\x01\0", ["kind          component", "would not load (1)", "this is a component"]),
+        (b"\0asm\x0d\0\x01\0", ["kind          component", "would not load (1)", "the component exports no filter"]),
         (b"\0asm\x01\0\0\0", ["ABI           none that is known", "memory        none", "no allocator is exported"]),
     ],
 )

@@ -58,7 +58,7 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["run"], ["check"], ["filter"], ["filter", "inspect"], ["demo"]],
+    [[], ["run"], ["check"], ["filter"], ["filter", "inspect"], ["bench"], ["demo"]],
     ids=lambda arguments: " ".join(arguments),
 )
 def test_every_help_says_what_it_does_with_an_example(arguments: list[str]) -> None:

@@ -68,15 +68,16 @@ def test_bombs_meet_their_limit(request_, reason, mend):
 @pytest.mark.parametrize(
     ("wasm", "reason"),
     [
-        (b"", "not a core module in the binary format"),
-        (b"(module)", "not a core module in the binary format"),
-        (b.COMPONENT, "not a core module in the binary format"),
+        (b"", "neither a core module nor a component in the binary format"),
+        (b"(module)", "neither a core module nor a component in the binary format"),
+        (b"(component)", "neither a core module nor a component in the binary format"),
+        (b.COMPONENT + b"\x01\x05", "out of bounds"),
         (b.HEADER + b"\x01\x05", "unexpected end"),
         (b.functions([b.body(b"\x20\0")]), "unknown local 0"),
         (b.module(memories=[b"\x04\x01"]), "memory64 must be enabled"),
         (b.functions([b.body(b"\x02\x40" * 50_000 + b"\x0b" * 50_000)]), None),
     ],
-    ids=["empty", "text", "component", "truncated", "invalid code", "proposal", "deep nesting"],
+    ids=["empty", "text", "component text", "component", "truncated", "invalid code", "proposal", "deep nesting"],
 )
 def test_invalid_modules_are_explained(wasm, reason):
     outcome = compile_all([Request(wasm, 5)])[0]

@@ -189,7 +189,7 @@ def test_instances_are_limited(new_store, load):
     one = new_store()
     module = load("(module)")
     with pytest.raises(GuestFault):
-        for _ in range(store.INSTANCES + 1):
+        for _ in range(store.USUAL.instances + 1):
             one.instantiate(module, [])
 
 

@@ -221,7 +221,7 @@ def link(
         imports.append(found)
     guest = store.instantiate(guest_module, imports)
     store.memory_extern = store.export(guest, guest_memory)
-    sources = {"link": table, "guest": guest}
+    sources = {"link": table, "guest": guest, "stubs": stubs}  # a tracing bridge (kit/tracing.py) tells by the stubs
     bridge_imports = [
         store.shared_memory() if item.module == "core" else store.export(sources[item.module], item.name or "")
         for item in bridge_module.imports

@@ -92,6 +92,8 @@ class Services(NamedTuple):
     """`later(seconds, function, *arguments)` -> a handle with `cancel()`; None: nothing runs later (a check)."""
     space: Callable[[bytes], Space] | None = None
     """Shared data and queues by the name of their space; None: no filter here shares anything."""
+    host: Callable[[Any], Callable[[int], int]] | None = None
+    """`host(slot)` answers the core's calls to Python for a new VM of `slot`, in the place of Host: the kit's has its own clock."""
 
 
 ALONE: Final = Services()

@@ -150,7 +150,7 @@ class VmSlot:
             self.compiled,
             memory_limit=self.settings.memory,
             deadline=self.settings.deadline,
-            host=Host(self),
+            host=Host(self) if self.services.host is None else self.services.host(self),
         )
         self.vm = vm
         if self.services.space is not None and any(one.name in SHARING_FUNCTIONS for one in self.compiled.outline.imports):

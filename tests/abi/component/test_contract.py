@@ -1,0 +1,278 @@
+"""What both kinds of filters must do alike: the same cases, over guests that do the same (guests/contract_*.c), in a whole
+gateway."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Service
+from tests.server.fakes import Client, Endpoint, replies
+
+HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+KINDS = ("component", "proxy_wasm")
+
+pytestmark = pytest.mark.usefixtures("compiled_here")
+
+
+class Stage:
+    """A gateway with one filter, an endpoint that says hello, and a client."""
+
+    def __init__(self, gateway: Any, server: Endpoint, client: Client) -> None:
+        self.gateway = gateway
+        self.server = server
+        self.client = client
+
+    async def ask(self, do: str, *headers: bytes, body: bytes | list[bytes] = b"", path: bytes = b"/") -> tuple[bytes, bytes]:
+        """The response's head and body. A body that is a list is sent in these pieces."""
+        pieces = [body] if isinstance(body, bytes) else body
+        length = b"content-length: %d" % sum(map(len, pieces))
+        lines = [b"POST " + path + b" HTTP/1.1", b"host: a", b"x-do: " + do.encode(), length, *headers, b"", b""]
+        await self.client.send(b"\r\n".join(lines))
+        for piece in pieces:
+            if piece:
+                await self.client.send(piece)
+                await asyncio.sleep(0.02)
+        return await self.client.response()
+
+    @property
+    def last(self) -> bytes:
+        """The head of the last request that came through."""
+        return self.server.heads[-1]
+
+    @property
+    def plugin(self) -> Any:
+        return self.gateway.gateway.chains.plugins[0]
+
+    def failures(self, reason: str) -> int:
+        family = self.gateway.telemetry.instruments.filter_failures
+        return int(family.child(("f", reason)).value)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+Open = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture
+def stage(bench: Any, endpoint: Any, guest: Callable[[str, str], Path], kind: str) -> Open:
+    async def start(serve: Any = None, clusters: Any = (), routes: Any = None, **settings: Any) -> Stage:
+        server = await endpoint(serve or replies(HELLO))
+        filter_ = {"name": "f", "wasm": str(guest("contract", kind)), **settings}
+        gateway = await bench(server, filters=[filter_], clusters=clusters, routes=routes)
+        return Stage(gateway, server, await gateway.client())
+
+    return start
+
+
+async def test_headers_are_edited_on_both_ways(stage: Open) -> None:
+    here = await stage()
+    head, body = await here.ask("nothing")
+    assert b"x-guest: yes\r\n" in here.last
+    assert b"x-seen: 200\r\n" in head
+    assert body == b"hello"
+
+
+async def test_a_header_and_the_path_are_changed_and_one_removed(stage: Open) -> None:
+    here = await stage()
+    await here.ask("path")
+    assert here.last.startswith(b"POST /other HTTP/1.1\r\n")
+    await here.ask("remove", b"x-secret: s", b"x-kept: k")
+    assert b"x-secret" not in here.last
+    assert b"x-kept: k\r\n" in here.last
+
+
+async def test_a_local_reply_goes_out_and_nothing_upstream(stage: Open) -> None:
+    here = await stage()
+    head, body = await here.ask("reply")
+    assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert b"x-by: guest\r\n" in head
+    assert b"x-seen: 403\r\n" in head, "the answer does not pass the filter's own response callback"
+    assert body == b"no"
+    assert not here.server.heads
+    assert here.gateway.telemetry.finished[-1].details == "not_today"
+
+
+async def test_a_reply_from_a_body_callback(stage: Open) -> None:
+    here = await stage(serve=echo)
+    await here.client.send(b"POST / HTTP/1.1\r\nhost: a\r\nx-do: body-reply\r\ncontent-length: 6\r\n\r\nabc")
+    # The gateway does not wait for the rest of the body, and closes.
+    assert (await here.client.head()).startswith(b"HTTP/1.1 409")
+
+
+@pytest.mark.parametrize("pieces", [[b"one two"], [b"one", b" ", b"two"], [b"o", b"n", b"e t", b"wo"], []])
+@pytest.mark.parametrize("how", ["stream", "buffer"])
+async def test_a_body_is_replaced_however_it_comes(stage: Open, how: str, pieces: list[bytes]) -> None:
+    here = await stage(serve=echo)
+    _, body = await here.ask(how, body=pieces)
+    sent = b"".join(pieces).upper() + b"!" if pieces else b""
+    assert body == sent + b"!"
+
+
+async def echo(peer: Any) -> None:
+    """Answers a request with its body."""
+    while True:
+        head = await peer.head()
+        if b"chunked" in head:
+            body = await chunked(peer)
+        else:
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            body = await peer.reader.readexactly(int(length or 0))
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for byte in body:
+            await peer.send(b"1\r\n%c\r\n" % byte)
+        await peer.send(b"0\r\n\r\n")
+
+
+async def chunked(peer: Any) -> bytes:
+    body = b""
+    while True:
+        size = int((await peer.reader.readuntil(b"\r\n")).strip(), 16)
+        body += (await peer.reader.readexactly(size + 2))[:-2]
+        if not size:
+            return body
+
+
+@pytest.mark.parametrize("do", ["trap", "loop", "grow"])
+@pytest.mark.parametrize("policy", ["open", "closed"])
+async def test_a_fault_is_answered_by_the_policy_and_the_filter_comes_back(stage: Open, do: str, policy: str) -> None:
+    here = await stage(on_failure=policy)
+    head, _ = await here.ask(do)
+    if do == "grow":
+        assert b"x-pages: few\r\n" in here.last
+        assert not here.failures("trap") + here.failures("memory")
+        return
+    assert head.startswith(b"HTTP/1.1 503" if policy == "closed" else b"HTTP/1.1 200")
+    assert here.failures("fuel" if do == "loop" else "trap") == 1
+    async with asyncio.timeout(5):
+        while here.plugin.state()["state"] != "ready":
+            await asyncio.sleep(0.02)
+    head, _ = await here.ask("nothing")
+    assert b"x-seen: 200" in head
+
+
+async def test_a_trap_on_the_response(stage: Open) -> None:
+    here = await stage()
+    head, _ = await here.ask("response-trap")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert here.failures("trap") == 1
+
+
+async def test_a_deadline_ends_what_has_fuel_left(stage: Open) -> None:
+    here = await stage(fuel=1_000_000_000_000, deadline=0.02)
+    head, _ = await here.ask("loop")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert here.failures("deadline") == 1
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+async def test_a_pause_has_an_end(stage: Open, policy: str) -> None:
+    here = await stage(on_failure=policy, limits={"pause": 0.1})
+    head, _ = await here.ask("pause")
+    assert head.startswith(b"HTTP/1.1 503" if policy == "closed" else b"HTTP/1.1 200")
+    assert here.failures("pause") == 1
+
+
+async def test_a_body_that_is_too_large_to_hold(stage: Open) -> None:
+    here = await stage(serve=echo, limits={"body_buffer": 1024})
+    head, _ = await here.ask("buffer", body=[b"a" * 1000, b"b" * 1000])
+    assert head.startswith(b"HTTP/1.1 413")
+    assert here.failures("body_buffer") == 1
+
+
+async def test_no_more_headers_than_the_limit(stage: Open) -> None:
+    here = await stage(limits={"headers": 100}, fuel=100_000_000)
+    head, _ = await here.ask("many")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert here.last.count(b"x-many: 1\r\n") < 100
+
+
+async def test_a_header_that_would_split_the_request_is_never_sent(stage: Open) -> None:
+    here = await stage()
+    head, _ = await here.ask("bad-header")
+    assert not head.startswith(b"HTTP/1.1 200")
+    assert not here.server.heads
+
+
+async def test_properties(stage: Open) -> None:
+    here = await stage()
+    await here.ask("property", path=b"/p?q=1")
+    assert b"x-path: /p?q=1\r\n" in here.last
+
+
+async def test_metrics(stage: Open) -> None:
+    here = await stage()
+    for _ in range(2):
+        await here.ask("metric")
+    here.gateway.gateway.chains.refresh()
+    assert here.gateway.telemetry.instruments.guest_counter("penstock_guest_contract_total").child(("f",)).value == 6
+
+
+async def test_a_config_that_the_filter_refuses(stage: Open) -> None:
+    from proxy.chain.chains import FilterStartError
+
+    with pytest.raises(FilterStartError, match=r"filter f did not start: .*[cC]onfigure.*the config says so"):
+        await stage(config="refuse")
+    with pytest.raises(FilterStartError, match=r"filter f did not start: .*configure: trap"):
+        await stage(config="trap")
+
+
+async def test_routes_configure_a_filter_or_switch_it_off(stage: Open) -> None:
+    from proxy.chain.chains import FilterStartError
+
+    routes = [
+        {"match": {"prefix": "/off"}, "cluster": "service", "filters": {"f": {"enabled": False}}},
+        {"match": {"prefix": "/own"}, "cluster": "service", "filters": {"f": {"config": "own"}}},
+        {"match": {"prefix": "/"}, "cluster": "service"},
+    ]
+    here = await stage(routes=routes)
+    await here.ask("nothing", path=b"/off")
+    assert b"x-guest" not in here.last
+    for path in (b"/own", b"/"):
+        await here.ask("nothing", path=path)
+        assert b"x-guest: yes\r\n" in here.last
+    routes[1]["filters"] = {"f": {"config": "refuse"}}
+    with pytest.raises(FilterStartError):
+        await stage(routes=routes)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        (b"/ask?user=ada", b"200", b"hello"),
+        (b"/ask?status=401", b"403", b"401"),
+        (b"/ask?cut=1", b"403", b"reset"),
+    ],
+)
+async def test_a_call_decides(stage: Open, service: Service, path: bytes, status: bytes, body: bytes) -> None:
+    auth = {"name": "auth", "endpoints": [f"127.0.0.1:{service.port}"]}
+    here = await stage(clusters=[auth], capabilities={"allowed_hosts": ["cluster:auth"]})
+    head, answer = await here.ask("call", b"x-call: auth", b"x-ask: " + path)
+    assert (head[9:12], answer) == (status, body)
+    if status == b"200":
+        assert b"x-user: ada\r\n" in here.last
+    else:
+        assert not here.server.heads
+
+
+async def test_a_call_that_is_not_allowed(stage: Open, service: Service) -> None:
+    auth = {"name": "auth", "endpoints": [f"127.0.0.1:{service.port}"]}
+    here = await stage(clusters=[auth])
+    head, answer = await here.ask("call", b"x-call: auth", b"x-ask: /")
+    assert head.startswith(b"HTTP/1.1 403")
+    assert answer.startswith(b"refused: ")
+    assert not service.requests
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+async def test_a_trap_in_the_answer_to_a_call_frees_the_stream(stage: Open, service: Service, policy: str) -> None:
+    auth = {"name": "auth", "endpoints": [f"127.0.0.1:{service.port}"]}
+    here = await stage(clusters=[auth], capabilities={"allowed_hosts": ["cluster:auth"]}, on_failure=policy)
+    head, _ = await here.ask("call", b"x-call: auth", b"x-ask: /ask?user=trap")
+    assert head.startswith(b"HTTP/1.1 503" if policy == "closed" else b"HTTP/1.1 200")
+    assert here.failures("trap") == 1

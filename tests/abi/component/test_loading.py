@@ -1,0 +1,193 @@
+"""What loads and what does not: imports, types, versions, limits; through the compiler's child process and its cache."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wasmtime
+
+from proxy.abi.component import world, worlds
+from proxy.abi.component.types import Function, Plain
+from proxy.abi.component.worlds import World
+from proxy.abi.component.wrap import WrapError, wrap
+from proxy.abi.proxy_wasm import load
+from proxy.chain.chains import FilterStartError
+from proxy.config.model import Filter
+from tests.abi.component.wat import component
+from tests.server.fakes import replies
+
+HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+def prepare(folder: Path, data: bytes, **settings: Any) -> Any:
+    path = folder / "f.wasm"
+    path.write_bytes(data)
+    return load.prepare([Filter.model_validate({"name": "f", "wasm": str(path), **settings})])
+
+
+@pytest.fixture
+def refused(tmp_path: Path, compiled_here: None) -> Callable[..., str]:
+    """Why a file is refused before it is compiled."""
+
+    def why(data: bytes, **settings: Any) -> str:
+        with pytest.raises(load.LoadError) as caught:
+            prepare(tmp_path, data, **settings)
+        return str(caught.value)
+
+    return why
+
+
+def wat(text: str) -> bytes:
+    return bytes(wasmtime.wat2wasm(text))
+
+
+EXPORT = f'(instance $i) (export "{world.FILTER}" (instance $i))'
+WASI = f'(component (import "wasi:cli/environment@0.2.0" (instance)) {EXPORT})'
+
+
+def test_refusals_say_what_to_do(refused: Any) -> None:
+    assert "the component exports no filter; export penstock:filter/http-filter@0.1.0" in refused(wat("(component)"))
+    assert "componentize-py with --stub-wasi" in refused(wat(WASI))
+    assert "limits.functions 5" in refused(component(), limits={"functions": 5})
+    assert "limits.function_body 4KiB" in refused(component({"on-log": "nop " * 5000}), limits={"function_body": 4096})
+    assert "write memory: 2MiB or more" in refused(component(pages="32"), memory=1 << 20)
+    shared = wat(f"(component (core module (memory 1 1 shared)) {EXPORT})")
+    assert "a shared memory is declared" in refused(shared)
+    assert "limits.module" in refused(component(), limits={"module": 1024})
+
+
+@pytest.mark.parametrize("cut", [9, 20, 200, 1000, 3000])
+def test_half_a_component(refused: Any, cut: int) -> None:
+    assert refused(component()[:cut])
+
+
+async def start(bench: Any, endpoint: Any, path: Path, **settings: Any) -> Any:
+    return await bench(await endpoint(replies(HELLO)), filters=[{"name": "f", "wasm": str(path), **settings}])
+
+
+@pytest.fixture
+def starts(bench: Any, endpoint: Any, tmp_path: Path, compiled_here: None) -> Any:
+    async def begin(data: bytes, **settings: Any) -> Any:
+        path = tmp_path / "f.wasm"
+        path.write_bytes(data)
+        return await start(bench, endpoint, path, **settings)
+
+    return begin
+
+
+async def test_exports_are_compared_with_the_world(starts: Any) -> None:
+    """wasmtime would find the functions by their names alone."""
+    functions = dict(world.EXPORTS[world.FILTER])
+    functions["on-log"] = Function((("id", Plain("u32")),))
+    with pytest.raises(FilterStartError, match=r"on-log has the parameter id: u32, the world id: u64; build it with wit"):
+        await starts(component(exports={world.FILTER: functions}))
+    functions = {name: found for name, found in world.EXPORTS[world.FILTER].items() if name != "on-request-body"}
+    with pytest.raises(FilterStartError, match="on-request-body is missing"):
+        await starts(component(exports={world.FILTER: functions}))
+
+
+async def test_imports_are_compared_with_the_world(starts: Any) -> None:
+    """The host would read a number as the address of a string."""
+    logging = world.interface("logging")
+    other = {logging: {"log": Function((("level", Plain("u64")), ("message", Plain("u64"))))}}
+    more = f'(import "{logging}" "log" (func (param i64 i64)))'
+    with pytest.raises(FilterStartError, match="log has the parameter level: u64, the world level: enum"):
+        await starts(component(more=more, imports=other))
+    shell = {logging: {"shell": Function((("command", Plain("string")),))}}
+    with pytest.raises(FilterStartError, match="shell does not exist"):
+        await starts(component(more=f'(import "{logging}" "shell" (func (param i32 i32)))', imports=shell))
+
+
+async def test_a_start_that_fails_says_where(starts: Any) -> None:
+    with pytest.raises(FilterStartError, match="metadata: trap"):
+        await starts(component({"metadata": "unreachable"}))
+    with pytest.raises(FilterStartError, match="metadata: fuel"):
+        await starts(component({"metadata": "(loop (br 0)) unreachable"}))
+    with pytest.raises(FilterStartError, match="configure: trap"):
+        await starts(component({"configure": "unreachable"}))
+    with pytest.raises(FilterStartError, match="instantiate: trap"):
+        await starts(component(more="(func $s unreachable) (start $s)"))
+
+
+async def test_only_what_is_wanted_is_called(starts: Any) -> None:
+    """The others would trap."""
+    trap = {name: "unreachable" for name in world.EXPORTS[world.FILTER] if name not in ("metadata", "configure")}
+    gateway = await starts(component(trap, wants=0))
+    head, body = await gateway.ask(GET)
+    assert (head[9:12], body) == (b"200", b"hello")
+    gateway = await starts(component({**trap, "on-request-headers": "(i32.const 96)"}, wants=1))
+    assert (await gateway.ask(GET))[0][9:12] == b"200"
+
+
+@pytest.mark.parametrize("name", ["on-request-headers", "on-response-headers", "on-log"])
+async def test_a_result_that_is_none_is_a_fault(starts: Any, name: str) -> None:
+    """A pointer beyond the memory, or a case that the variant does not have."""
+    phases = {"on-request-headers": 1, "on-response-headers": 8, "on-log": 64}
+    for result in ("(i32.const -16)", "(i32.store8 (i32.const 808) (i32.const 9)) (i32.const 800)"):
+        body = "unreachable" if name == "on-log" else result
+        gateway = await starts(component({name: body}, wants=phases[name]))
+        head, _ = await gateway.ask(GET)
+        assert head[9:12] == (b"200" if name == "on-log" else b"503")
+        await gateway.finished()
+        await asyncio.sleep(0)
+        assert gateway.gateway.telemetry.instruments.filter_failures.child(("f", "trap")).value == 1
+
+
+def test_through_the_compilers_child_and_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
+    first = prepare(tmp_path, component())
+    entries = {entry.name for entry in (tmp_path / "cache").iterdir()}
+    again = prepare(tmp_path, component())
+    assert first.filters[0].code == again.filters[0].code
+    assert entries == {entry.name for entry in (tmp_path / "cache").iterdir()}
+    loader = load.Loader(again)
+    try:
+        assert loader.engine.load_component(again.filters[0].code)
+    finally:
+        loader.close()
+
+
+def test_a_module_that_is_not_for_the_world_is_not_wrapped() -> None:
+    with pytest.raises(WrapError, match="does not export the function cabi_realloc"):
+        wrap(wat("(module)"))
+    with pytest.raises(WrapError, match="imports env exit, which the world does not have"):
+        component(more='(import "env" "exit" (func))')
+
+
+# ---- The next version of the world, beside this one ----
+
+NEXT = "0.2.0"
+
+
+def at_next(interfaces: Any) -> dict[str, Any]:
+    return {f"{name.partition('@')[0]}@{NEXT}": dict(functions) for name, functions in interfaces.items()}
+
+
+async def test_two_worlds_are_served_side_by_side(
+    bench: Any, endpoint: Any, tmp_path: Path, compiled_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2 has a function of its own to import. A guest of each runs in one chain; neither can import what is the other's."""
+    imports = at_next(world.IMPORTS)
+    random = f"penstock:filter/random@{NEXT}"
+    imports[random]["get-u32"] = Function((), Plain("u32"))
+    answers = {("random", "get-u32"): lambda host: 7}
+    monkeypatch.setattr(worlds, "WORLDS", [*worlds.WORLDS, World(NEXT, imports, at_next(world.EXPORTS), answers)])
+    use = f'(import "{random}" "get-u32" (func $u32 (result i32)))'
+    seven = "(if (i32.ne (call $u32) (i32.const 7)) (then unreachable)) (i32.const 96)"
+    new = component({"on-request-headers": seven}, more=use, imports=imports, exports=at_next(world.EXPORTS))
+    paths = []
+    for name, data in (("old", component()), ("new", new)):
+        paths.append(tmp_path / f"{name}.wasm")
+        paths[-1].write_bytes(data)
+    filters = [{"name": path.stem, "wasm": str(path)} for path in paths]
+    gateway = await bench(await endpoint(replies(HELLO)), filters=filters)
+    assert (await gateway.ask(GET))[0][9:12] == b"200"
+    plugins = gateway.gateway.chains.plugins
+    assert [plugin.calls["on-request-headers"].value for plugin in plugins] == [1, 1]
+    old = {world.interface("random"): {"get-u32": Function((), Plain("u32"))}}
+    paths[0].write_bytes(component(more=use.replace(NEXT, "0.1.0"), imports=old))
+    with pytest.raises(FilterStartError, match="get-u32 does not exist"):
+        await bench(await endpoint(replies(HELLO)), filters=filters)
