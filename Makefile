@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help run test lint bench conformance build clean
+.PHONY: help run test lint bench bench-suite bench-compare conformance fuzz soak overload audit build clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 run: $(READY) ## start the gateway on config/quickstart.yaml, with a demo service behind it
 	@exec $(BIN)/penstock run --demo --hint 'curl -i -u ada:lovelace {url}/' config/quickstart.yaml
@@ -21,13 +21,34 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 
-bench: $(READY) ## compare with the real Envoy (benchmarks/README.md)
+bench: $(READY) ## compare quickly with the real Envoy (benchmarks/README.md)
 	$(BIN)/pip install --quiet --editable '.[oracle,build]'
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+bench-suite: $(READY) ## all benchmarks, 10 minutes, with a report in HTML (ARGS="--quick": 2 minutes)
+	$(BIN)/pip install --quiet --editable '.[oracle,build,bench]'
+	$(BIN)/python -m benchmarks.suite $(ARGS)
+
+REF ?= HEAD
+bench-compare: $(READY) ## the micro-benchmarks of this tree against a commit's (REF=v0.1.0)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.micro.compare $(ARGS) $(REF)
+
+fuzz: $(READY) ## mutated attacks against a gateway process, for a minute (ARGS="--seconds 3600 --seed 7")
+	$(BIN)/python -m tests.attacks.fuzz $(ARGS)
 
 conformance: $(READY) ## put 10,000 generated filter programs to Envoy and to Penstock (ARGS="--seed 7")
 	$(BIN)/pip install --quiet --editable '.[oracle]'
 	$(BIN)/python -m tests.conformance --programs 10000 $(ARGS)
+
+soak: $(READY) ## a million requests through three filters, on uvloop and on asyncio (ARGS="--requests 100000")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+overload: $(READY) ## four times the capacity: goodput, and how soon it is back (ARGS="--seconds 60")
+	@$(BIN)/python -m benchmarks.overload $(ARGS)
+
+audit: $(READY) ## ask a vulnerability database about the installed packages, where one can be reached
+	@$(BIN)/python .ci/audit $(BIN)/python
 
 build: $(READY) ## rebuild the ABI core and the filters; fails if a byte differs from what is committed
 	$(BIN)/pip install --quiet --editable '.[build]'

@@ -25,17 +25,9 @@ import click
 
 from benchmarks.load import Load, LoadError, Sample, measure
 from benchmarks.machine import describe
+from benchmarks.peers import PEERS
 from benchmarks.report import Key, as_json, doubts, slope, slope_range, summarize, table
-from benchmarks.servers import (
-    EnvoyServer,
-    PenstockServer,
-    Server,
-    ServerError,
-    Upstream,
-    build_upstream,
-    compiler,
-    fetch,
-)
+from benchmarks.servers import Plugin, Server, ServerError, Setup, Upstream, build_upstream, compiler, fetch
 from tests.conformance.envoy import binary, version
 
 HERE = Path(__file__).parent
@@ -85,7 +77,7 @@ def main(
         try:
             upstream = Upstream.start(build_upstream(directory), rest)
             stack.callback(upstream.stop)
-            servers = start(stack, systems, counts, wasm, filter_config.encode(), upstream.port, alone)
+            servers = start(stack, systems, counts, Plugin(wasm, filter_config), upstream.port, alone)
         except (ServerError, subprocess.CalledProcessError) as error:
             raise click.ClickException(str(error)) from None
         about = facts(wasm, filter_config, load, runs, rest, alone, systems)
@@ -142,8 +134,7 @@ def start(
     stack: contextlib.ExitStack,
     systems: Sequence[str],
     counts: Sequence[int],
-    wasm: Path,
-    configuration: bytes,
+    plugin: Plugin,
     upstream: int,
     launcher: Sequence[str],
 ) -> dict[Key, Server]:
@@ -151,8 +142,7 @@ def start(
     servers: dict[Key, Server] = {}
     for system in systems:
         for count in counts:
-            kind = EnvoyServer if system == "envoy" else PenstockServer
-            server = kind.start(wasm, configuration, count, upstream, launcher)
+            server = PEERS[system].start(Setup(upstream, (plugin,) * count), launcher)
             stack.callback(server.stop)
             servers[(system, count)] = server
     return servers

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,31 @@ def tree(root: int) -> list[int]:
 def cpu_seconds(root: int) -> float:
     """User and system time of the process tree in seconds; granularity 10 ms. Those that have ended don't count."""
     return sum(found.user + found.system for pid in tree(root) if (found := stat(pid)))
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident memory of one process (VmRSS), 0 once it has gone. What it shares with others counts in full."""
+    found = [line.split()[1] for line in lines(f"/proc/{pid}/status") if line.startswith("VmRSS:")]
+    return int(found[0]) * 1024 if found else 0
+
+
+def workers(root: int) -> list[int]:
+    """Of a proxy's processes those that serve: the leaf or leaves of its tree that used the most CPU."""
+    used = {pid: found.user + found.system for pid in tree(root) if (found := stat(pid))}
+    most = max(used.values(), default=0.0)
+    return [pid for pid, seconds in used.items() if seconds >= most / 2]
+
+
+def unsteadiness(rounds: int = 40) -> float:
+    """How uneven the machine is now: the same 5 ms of work again and again, its 90th percentile over its shortest, minus 1."""
+    block, took = bytes(1 << 20), []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(5):
+            hashlib.sha256(block).digest()
+        took.append(time.perf_counter() - started)
+    took.sort()
+    return took[int(rounds * 0.9)] / took[0] - 1
 
 
 def machine_seconds() -> dict[str, float]:

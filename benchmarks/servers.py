@@ -1,10 +1,10 @@
-"""The processes of a comparison: the upstream, the real Envoy, Penstock. Each has a port, a root pid and a stop."""
+"""The processes of a comparison: the upstream and the proxies. Each has a port, a root pid and a stop; peers.py says which
+proxies there are and how each is configured."""
 
 from __future__ import annotations
 
 import http.client
 import importlib.util
-import json
 import os
 import shutil
 import socket
@@ -12,16 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tests.conformance.envoy import Envoy, EnvoyError, EnvoyFilter
-
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-COMMAND = (sys.executable, "-m", "proxy", "run")
 
 
 class ServerError(Exception):
@@ -41,6 +38,36 @@ class Server(Protocol):
 
     def stop(self) -> None:
         """Ends it."""
+
+
+class Started(Server, Protocol):
+    """A proxy under test."""
+
+    @property
+    def seconds(self) -> float:
+        """From the start of its process to its first answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One filter of a chain: a file, its configuration, whether it may call the service's cluster, and whether a callback
+    of it takes more than Penstock's default fuel."""
+
+    wasm: Path
+    configuration: str = ""
+    calls: bool = False
+    hungry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a proxy under test is to do: pass everything on to 127.0.0.1:`upstream`, through these filters. It has started
+    when `path` is answered."""
+
+    upstream: int
+    filters: tuple[Plugin, ...] = ()
+    workers: int = 1
+    path: str = "/hello?name=world"
 
 
 def compiler() -> list[str] | None:
@@ -95,66 +122,34 @@ class Upstream:
 
 
 @dataclass(slots=True)
-class EnvoyServer:
-    """The real Envoy with `count` copies of the filter, each in a VM of its own, one worker, logs off."""
-
-    envoy: Envoy
-
-    @classmethod
-    def start(cls, wasm: Path, configuration: bytes, count: int, upstream: int, launcher: Sequence[str]) -> EnvoyServer:
-        """Starts it. Raises ServerError."""
-        chain = [EnvoyFilter(wasm, configuration, name=f"bench-{index}") for index in range(count)]
-        envoy = Envoy(chain, {"service": upstream}, log_level="off", launcher=launcher)
-        try:
-            envoy.start()
-        except EnvoyError as error:
-            raise ServerError(str(error)) from None
-        return cls(envoy)
-
-    @property
-    def port(self) -> int:
-        """Its listener."""
-        return self.envoy.port
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        assert self.envoy.process is not None, "stopped"
-        return self.envoy.process.pid
-
-    def stop(self) -> None:
-        """Ends it."""
-        self.envoy.close()
-
-
-@dataclass(slots=True)
-class PenstockServer:
-    """`python -m proxy run` with `count` copies of the filter, one worker, access log off."""
+class ProcessServer:
+    """A proxy started from a command, with a directory of its own."""
 
     process: subprocess.Popen[bytes]
     port: int
-    directory: Path = field(default_factory=Path)
+    directory: Path
+    seconds: float = 0.0
 
     @classmethod
     def start(
         cls,
-        wasm: Path,
-        configuration: bytes,
-        count: int,
-        upstream: int,
-        launcher: Sequence[str],
-        command: Sequence[str] = COMMAND,
+        name: str,
+        command: Callable[[Path, int], Sequence[str]],
+        launcher: Sequence[str] = (),
+        path: str = "/",
         timeout: float = 60.0,
-    ) -> PenstockServer:
-        """Starts it on a free port and waits (seconds) until it answers. Raises ServerError."""
-        directory = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
+    ) -> ProcessServer:
+        """Starts what `command` (directory, port) returns, and waits (seconds) until it answers a GET of `path`.
+
+        Raises ServerError.
+        """
+        directory = Path(tempfile.mkdtemp(prefix=f"penstock-bench-{name}-"))
         port = free_port()
-        config = directory / "penstock.yaml"
-        # JSON is YAML: nothing to quote by hand.
-        config.write_text(json.dumps(configuration_of(wasm, configuration, count, upstream, port), indent=1))
+        words = [*launcher, *command(directory, port)]
+        started = time.monotonic()
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*launcher, *command, str(config)],
+                words,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -162,18 +157,21 @@ class PenstockServer:
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             )
         server = cls(process, port, directory)
-        deadline = time.monotonic() + timeout
-        while not answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = (directory / "log").read_text(errors="replace")[-2000:]
-                server.stop()
-                raise ServerError(f"penstock did not start:\n{said}")
-            time.sleep(0.05)
+        try:
+            while not answers(port, path):
+                if process.poll() is not None or time.monotonic() - started > timeout:
+                    said = (directory / "log").read_text(errors="replace")[-2000:]
+                    raise ServerError(f"{name} did not start:\n{said}")
+                time.sleep(0.01)
+        except BaseException:
+            server.stop()
+            raise
+        server.seconds = time.monotonic() - started
         return server
 
     @property
     def pid(self) -> int:
-        """The supervisor; its workers are its children."""
+        """The process; it may have children."""
         return self.process.pid
 
     def stop(self) -> None:
@@ -187,27 +185,6 @@ class PenstockServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def configuration_of(wasm: Path, configuration: bytes, count: int, upstream: int, port: int) -> dict[str, object]:
-    """Penstock's config: one worker, everything else at its default but the access log, as Envoy has none here."""
-    chain = [
-        {
-            "name": f"bench-{index}",
-            "wasm": str(wasm.absolute()),
-            **({"config": configuration.decode()} if configuration else {}),
-        }
-        for index in range(count)
-    ]
-    return {
-        "listeners": [{"address": f"127.0.0.1:{port}"}],
-        "clusters": [{"name": "service", "endpoints": [f"127.0.0.1:{upstream}"]}],
-        "routes": [{"match": {"prefix": "/"}, "cluster": "service"}],
-        "filters": chain,
-        "admin": None,
-        "workers": 1,
-        "log": {"access": False},
-    }
-
-
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -215,16 +192,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(port: int) -> bool:
-    """Whether a GET gets a 200."""
-    return fetch(port)[0] == 200
+def answers(port: int, path: str) -> bool:
+    """Whether a GET gets an answer that is not the proxy's own word for "not ready"."""
+    return fetch(port, path)[0] not in (0, 502, 503)
 
 
-def fetch(port: int) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status (0 if nobody answers), headers and body of a small GET."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def fetch(
+    port: int, path: str = "/hello?name=world", headers: Sequence[tuple[str, str]] = ()
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status (0 if nobody answers), headers and body of a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", "/hello?name=world", headers={"user-agent": "penstock-bench/1"})
+        connection.request("GET", path, headers={"user-agent": "penstock-bench/1", **dict(headers)})
         response = connection.getresponse()
         return response.status, response.getheaders(), response.read()
     except (OSError, http.client.HTTPException):

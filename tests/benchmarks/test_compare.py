@@ -11,7 +11,8 @@ import pytest
 from benchmarks import compare
 from benchmarks.compare import check, preflight
 from benchmarks.load import LoadError
-from benchmarks.servers import PenstockServer, ServerError, configuration_of
+from benchmarks.peers import configuration_of, start_penstock
+from benchmarks.servers import Plugin, ServerError, Setup
 from proxy.config.load import load
 
 # Stands in for Penstock: serves the config that it is given, with as many markers as the config has filters.
@@ -41,7 +42,7 @@ def stand_in(directory: Path, missing: int = 0) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("missing", "wrong"), [(0, None), (1, "sent x-probe 2 times")])
 def test_a_chain_that_did_not_run_is_refused(tmp_path: Path, missing: int, wrong: str | None) -> None:
-    server = PenstockServer.start(compare.FILTER, b"", 3, 1, (), stand_in(tmp_path, missing))
+    server = start_penstock(Setup(1, (Plugin(compare.FILTER),) * 3), (), stand_in(tmp_path, missing))
     try:
         if wrong is None:
             check({("penstock", 3): server}, "x-probe")
@@ -58,12 +59,12 @@ def test_a_server_that_ends_says_what_it_printed(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
     script.write_text("raise SystemExit('no such thing')")
     with pytest.raises(ServerError, match="no such thing"):
-        PenstockServer.start(compare.FILTER, b"", 0, 1, (), (sys.executable, str(script)))
+        start_penstock(Setup(1), (), (sys.executable, str(script)))
 
 
 def test_the_generated_config_is_one_that_penstock_accepts(tmp_path: Path) -> None:
     path = tmp_path / "penstock.yaml"
-    path.write_text(json.dumps(configuration_of(compare.FILTER, b'{"a": 1}', 2, 9000, 8080), indent=1))
+    path.write_text(json.dumps(configuration_of(Setup(9000, (Plugin(compare.FILTER, '{"a": 1}'),) * 2), 8080), indent=1))
     config = load(path)
     assert [one.config_bytes() for one in config.filters] == [b'{"a": 1}'] * 2
     assert (config.workers, config.admin, config.log.access) == (1, None, False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.model import FilterLimits, ListenerLimits
+from proxy.config.model import Cluster, Filter, FilterLimits, Listener, ListenerLimits, Overload, Quarantine
 from proxy.telemetry.instruments import Instruments, ProcessInstruments
 from proxy.telemetry.metrics import Registry
 
@@ -39,9 +39,55 @@ def test_every_metric_is_listed() -> None:
     assert [name for name in names if f"`{name}`" not in OPERATING] == []
 
 
-@pytest.mark.parametrize("limit", sorted(FilterLimits.model_fields))
+def rows(section: str) -> dict[str, list[str]]:
+    """The table of a section of limits.md: its first column, unquoted, to the others."""
+    text = LIMITS.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| `")]
+    return {name.strip("` "): others for name, *others in cells}
+
+
+def plain(text: object) -> str:
+    return str(text).replace(" ", "").replace(",", "")
+
+
+AT_LOAD = {"module", "functions", "function_body", "compile_time", "compile_memory"}
+RUNTIME = {f"limits.{name}": field.default for name, field in FilterLimits.model_fields.items() if name not in AT_LOAD}
+RUNTIME |= {name: Filter.model_fields[name].default for name in ("fuel", "deadline", "memory")}
+
+
+@pytest.mark.parametrize("limit", sorted(RUNTIME))
 def test_every_limit_of_a_filter_has_its_row(limit: str) -> None:
-    assert f"`limits.{limit}`" in LIMITS
+    """Its default, what happens, what the client gets, what counts it."""
+    row = rows("A filter at run time")[limit]
+    assert len(row) == 4
+    assert all(row)
+    default = RUNTIME[limit]
+    assert plain(row[0]).startswith("none" if default is None else plain(default))
+
+
+@pytest.mark.parametrize("limit", sorted(AT_LOAD))
+def test_every_limit_at_load_has_its_row(limit: str) -> None:
+    (default,) = rows("Loading a filter")[f"limits.{limit}"]
+    assert plain(default).startswith(plain(FilterLimits.model_fields[limit].default))
+
+
+def test_the_quarantine_s_row() -> None:
+    faults, window = (Quarantine.model_fields[name].default for name in ("faults", "window"))
+    assert plain(rows("A filter at run time")["quarantine"][0]).startswith(f"{faults}faultswithin{window}")
+
+
+@pytest.mark.parametrize(
+    ("limit", "default"),
+    [
+        ("listeners[].max_connections", Listener.model_fields["max_connections"].default),
+        ("clusters[].max_pending", Cluster.model_fields["max_pending"].default),
+        *((f"overload.{name}", field.default) for name, field in Overload.model_fields.items()),
+    ],
+)
+def test_every_limit_of_overload_has_its_row(limit: str, default: object) -> None:
+    row = rows("Overload")[limit]
+    assert len(row) == 3
+    assert plain(row[0]) == ("none" if default is None else plain(default))
 
 
 @pytest.mark.parametrize("limit", sorted(ListenerLimits.model_fields))

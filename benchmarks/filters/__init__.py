@@ -1,0 +1,1 @@
+"""The filters that the benchmarks run, and how they are built."""
