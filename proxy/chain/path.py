@@ -136,9 +136,6 @@ class Path:
 
     # ---- What differs by direction ----
 
-    def call_headers(self, filter_: StreamFilter, end: bool) -> int:
-        raise NotImplementedError
-
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
         raise NotImplementedError
 
@@ -164,10 +161,10 @@ class Path:
 
     def headers(self, end: bool, start: int = 0) -> None:
         """Headers arrive at filter `start`."""
-        filters = self.filters
+        filters, request = self.filters, self.direction == REQUEST
         for i in range(start, len(filters)):
             filter_ = filters[i]
-            result = self.call_headers(filter_, end)
+            result = filter_.request_headers(end) if request else filter_.response_headers(end)
             if not result:
                 continue
             self.reached = i + 1
@@ -439,9 +436,6 @@ class RequestPath(Path):
     overflows_unseen = False
     begun_wait = False
 
-    def call_headers(self, filter_: StreamFilter, end: bool) -> int:
-        return filter_.request_headers(end)
-
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
         return filter_.request_body(data, end)
 
@@ -474,9 +468,6 @@ class ResponsePath(Path):
     continued = CONTINUE_RESPONSE
     overflows_unseen = True
     begun_wait = True
-
-    def call_headers(self, filter_: StreamFilter, end: bool) -> int:
-        return filter_.response_headers(end)
 
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
         return filter_.response_body(data, end)

@@ -155,10 +155,16 @@ async def on_envoy(programs: Sequence[Program], chosen: Sequence[int], slow: boo
         upstream = await stack.enter_async_context(Answers(programs=programs))
         lanes = [Lane(tag, filters(bool(allow)), {tag: upstream.port}, [("/", tag)]) for allow, tag in enumerate(TAGS)]
         fleet = await stack.enter_async_context(EnvoyFleet(lanes=lanes))
-        shown = await clients(programs, chosen, [fleet.ports[tag] for tag in TAGS], slow)
+        refused: OSError | None = None
+        try:
+            shown = await clients(programs, chosen, [fleet.ports[tag] for tag in TAGS], slow)
+        except OSError as error:  # a connection that Envoy's end has reset
+            refused = error
         await asyncio.sleep(0.4)
         if fleet.process is None or fleet.process.poll() is not None:
             raise EnvoyError(crashed(fleet.raw_log()))
+        if refused is not None:
+            raise refused
         lines = ((line.prefix.split(" ")[0][:-1], line.message) for line in fleet.worker_lines())
         return outcomes(programs, chosen, shown, upstream, by_program(lines), dict.fromkeys(TAGS, "service"))
 

@@ -25,7 +25,7 @@ u32 scratch(u32 size) {
 static vm *running(void) { return AT(vm, call.vm); }
 
 /* No argument is longer, or than a body may be: the stream memory does not shrink again. */
-enum { LONGEST_ARGUMENT = 4 << 20 };
+enum { LONGEST_ARGUMENT = 4 << 20, SMALL_ARGUMENT = 4 << 10 };
 
 /* Why a host function refuses, for the filter's author: which argument, and what is wrong with it. Said right before `failed`,
  * and only then: a call that succeeds pays nothing for it. */
@@ -41,7 +41,8 @@ static u32 no_such(const char *argument) { return bad(BAD_ARGUMENT, argument, "t
 static u32 put_word(u32 out, u32 value) { return guest_store(out, value) ? outside("address for the result") : OK; }
 
 u32 guest_take(u32 from, u32 size, u32 *at) {
-  if (guest_check(from, size)) return INVALID_MEMORY_ACCESS; /* before scratch grows for a size that is a lie */
+  /* Before scratch grows for a size that is a lie; a small one is found out by the read. */
+  if (size > SMALL_ARGUMENT && guest_check(from, size)) return INVALID_MEMORY_ACCESS;
   if (size > LONGEST_ARGUMENT && size > running()->max_body) return INVALID_MEMORY_ACCESS;
   *at = scratch(size);
   return guest_read(*at, from, size);

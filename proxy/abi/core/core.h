@@ -88,8 +88,11 @@ static inline void copy(u32 to, u32 from, u32 size) {
   if (size) __builtin_memmove(AT(void, to), AT(void, from), size);
 }
 static inline int equal(const u8 *a, const u8 *b, u32 size) {
-  for (u32 i = 0; i < size; i++)
-    if (a[i] != b[i]) return 0;
+  typedef u32 __attribute__((aligned(1), may_alias)) word;
+  for (; size >= 4; a += 4, b += 4, size -= 4)
+    if (*(const word *)a != *(const word *)b) return 0;
+  for (; size; a++, b++, size--)
+    if (*a != *b) return 0;
   return 1;
 }
 static inline u8 lower(u8 c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }

@@ -57,6 +57,9 @@ BUFFER: Final = struct.Struct("<4I")
 set_fuel = lib.wasmtime_context_set_fuel
 VALUES: Final = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
 """Arguments and result of `enter`, of whichever VM runs."""
+VALUES_BUFFER: Final = capi.ffi.buffer(VALUES)
+set_values: Final = struct.Struct("<" + "I12x" * 4).pack_into
+"""All four arguments at once: a third of the price of four items."""
 call_unchecked = lib.wasmtime_func_call_unchecked
 
 
@@ -143,10 +146,7 @@ class Vm:
         the VM is dead. This is where every request spends its time with filters: hence no attribute is looked up twice.
         """
         values, store_context, function, trap, cell, watch = self.hot
-        values[0] = context
-        values[4] = flags
-        values[8] = argument
-        values[12] = record
+        set_values(VALUES_BUFFER, 0, context, flags, argument, record)
         if cell is None:
             set_fuel(store_context, fuel)
         else:
