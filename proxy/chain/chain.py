@@ -100,8 +100,10 @@ class Chain:
         self.request.headers(end_stream)
 
     def request_data(self, data: bytes, end_stream: bool) -> None:
-        self.memory.attach(self.region)
-        self.request.data(data, end_stream)
+        path = self.request
+        if path.inspected or path.holds:  # else nobody looks at the memory
+            self.memory.attach(self.region)
+        path.data(data, end_stream)
         if self.deferred:
             self.settle()
 
@@ -124,8 +126,10 @@ class Chain:
             self.settle()
 
     def response_data(self, data: bytes, end_stream: bool) -> None:
-        self.memory.attach(self.region)
-        self.response.data(data, end_stream)
+        path = self.response
+        if path.inspected or path.holds:  # else nobody looks at the memory
+            self.memory.attach(self.region)
+        path.data(data, end_stream)
         if self.deferred:
             self.settle()
 

@@ -111,6 +111,9 @@ class Path:
 
     direction: int
     continued: int
+    headers_commands: tuple[Command, Command]
+    """The one that does not end the stream, and the one that does."""
+    data_command: type[SendRequestData] | type[SendResponseData]
     overflows_unseen: bool
     """Data over the limit of a buffering filter ends the stream before, not after the filter has seen it."""
     begun_wait: bool
@@ -141,12 +144,6 @@ class Path:
 
     def emit(self, command: Command) -> None:
         self.chain.outbox.append(command)
-
-    def headers_command(self, end: bool) -> Command:
-        raise NotImplementedError
-
-    def data_command(self, data: bytes, end: bool) -> Command:
-        raise NotImplementedError
 
     def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
         raise NotImplementedError
@@ -187,7 +184,7 @@ class Path:
             pairs = self.chain.head(self.direction)
             self.emit(SendRequestHeaders(end, pairs) if self.direction == REQUEST else SendResponseHeaders(end, pairs))
         else:
-            self.emit(self.headers_command(end))
+            self.chain.outbox.append(self.headers_commands[end])
         if end:
             self.ended()
 
@@ -328,7 +325,7 @@ class Path:
 
     def send(self, data: bytes, end: bool) -> None:
         if data or end:
-            self.emit(self.data_command(data, end))
+            self.chain.outbox.append(self.data_command(data, end))
         if end:
             self.ended()
 
@@ -433,17 +430,13 @@ class RequestPath(Path):
     __slots__ = ()
     direction = REQUEST
     continued = CONTINUE_REQUEST
+    headers_commands = SEND_REQUEST_HEADERS
+    data_command = SendRequestData
     overflows_unseen = False
     begun_wait = False
 
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
         return filter_.request_body(data, end)
-
-    def headers_command(self, end: bool) -> Command:
-        return SEND_REQUEST_HEADERS[end]
-
-    def data_command(self, data: bytes, end: bool) -> Command:
-        return SendRequestData(data, end)
 
     def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
         return filter_.request_trailers(held)
@@ -466,17 +459,13 @@ class ResponsePath(Path):
     __slots__ = ()
     direction = RESPONSE
     continued = CONTINUE_RESPONSE
+    headers_commands = SEND_RESPONSE_HEADERS
+    data_command = SendResponseData
     overflows_unseen = True
     begun_wait = True
 
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
         return filter_.response_body(data, end)
-
-    def headers_command(self, end: bool) -> Command:
-        return SEND_RESPONSE_HEADERS[end]
-
-    def data_command(self, data: bytes, end: bool) -> Command:
-        return SendResponseData(data, end)
 
     def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
         return filter_.response_trailers(held)
