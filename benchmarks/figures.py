@@ -78,7 +78,7 @@ def chain(rows: Sequence[Record]) -> Iterator[Figure]:
             mine, theirs = (median(rows, "cpu_us", system=system, **where) for system in (MINE, THEIRS))
             yield Figure("CPU per request", name, "us", mine, theirs, ratio(theirs, mine), bound, note="theirs / mine")
         mine, theirs = (slope(rows, system, load) for system in (MINE, THEIRS))
-        name = f"one more filter, 1 to 10, {load} connections"
+        name = f"one more filter, {slope_start(rows, load)} to 10, {load} connections"
         yield Figure("CPU per request", name, "us", mine, theirs, ratio(mine, theirs), 0.6, least=False)
     mine = median(rows, "rps", system=MINE, variant="3", load="32")
     theirs = median(rows, "rps", system="aiohttp", variant="0", load="32")
@@ -86,14 +86,17 @@ def chain(rows: Sequence[Record]) -> Iterator[Figure]:
     yield Figure("requests/s", "against plain aiohttp", "/s", mine, theirs, ratio(mine, theirs), 2.0, note=note)
 
 
+def slope_start(rows: Sequence[Record], load: str) -> str:
+    """The chain length from which slopes are taken: 1, or what was measured in its place."""
+    there = {row["variant"] for row in rows if row["load"] == load and row["system"] == MINE}
+    return next((one for one in ("1", "0", "3") if one in there), "1")
+
+
 def slope(rows: Sequence[Record], system: str, load: str, figure: str = "cpu_us") -> float | None:
-    """What each filter from 1 (or else 0, or 3) to 10 adds."""
-    for low in ("1", "0", "3"):
-        first = median(rows, figure, system=system, variant=low, load=load)
-        last = median(rows, figure, system=system, variant="10", load=load)
-        if first is not None and last is not None:
-            return (last - first) / (10 - int(low))
-    return None
+    """What each filter from `slope_start` to 10 adds; None if one of the two was not measured."""
+    low = slope_start(rows, load)
+    first, last = (median(rows, figure, system=system, variant=count, load=load) for count in (low, "10"))
+    return (last - first) / (10 - int(low)) if first is not None and last is not None else None
 
 
 def latency(rows: Sequence[Record]) -> Iterator[Figure]:

@@ -56,8 +56,8 @@ def memory_bytes(pid: int) -> int:
 
 
 def workers(root: int) -> list[int]:
-    """Of a proxy's processes those that serve: the leaf or leaves of its tree that used the most CPU."""
-    used = {pid: found.user + found.system for pid in tree(root) if (found := stat(pid))}
+    """Of a proxy's processes those that serve: the children that used the most CPU, or the one process there is."""
+    used = {pid: found.user + found.system for pid in tree(root)[1:] or [root] if (found := stat(pid))}
     most = max(used.values(), default=0.0)
     return [pid for pid, seconds in used.items() if seconds >= most / 2]
 
