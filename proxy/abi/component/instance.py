@@ -52,7 +52,9 @@ IMPORTS: Final[dict[int, Import]] = {}
 @ffi.callback("component_callback", error=ffi.NULL)  # type: ignore[untyped-decorator]
 def on_import(number: int, context: Any, type_: Any, args: int, n: int, results: int, m: int) -> Any:
     """A guest's call. Whatever is raised must stay on this side: through Wasm's frames it ends the process."""
-    called = IMPORTS[number]
+    called = IMPORTS.get(number)
+    if called is None:
+        return lib.wasmtime_error_new(b"the filter is closed")
     try:
         lift = called.lift
         if n == 2:

@@ -106,6 +106,7 @@ class ComponentPlugin(Configured):
         self.errors: dict[tuple[str, str], Any] = {}
         self.streams = 0
         self.wanted = ALL_PHASES
+        self.described = False
         self.version = ""
 
     def refresh(self) -> None:
@@ -126,6 +127,7 @@ class ComponentPlugin(Configured):
         finally:
             if instance is not None:
                 instance.close()
+        self.described = True
         self.wanted = wanted
         self.version = version.decode()
         self.callbacks = callbacks_of(wanted)

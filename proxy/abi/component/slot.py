@@ -121,6 +121,8 @@ class ComponentSlot:
         self.built_at = time.monotonic()
         try:
             for root in self.roots:
+                if not root.plugin.described:
+                    root.plugin.describe()
                 instance = self.build(root)
                 if root.plugin.isolated:
                     instance.close()

@@ -85,7 +85,9 @@ class ComponentStream:
         )
 
     def continued(self) -> None:
-        """Its maps need not be closed: edits come with results, and none comes for what has gone on."""
+        """What it held has been let go of, perhaps by its pause deadline: an answer that comes later is too late for it."""
+        self.holding = [False, False]
+        self.held_heads = [False, False]
 
     # ---- Callbacks ----
 
@@ -100,9 +102,13 @@ class ComponentStream:
         return self.headers("on-response-headers", RESPONSE, end_stream)
 
     def request_body(self, data: bytes, end_stream: bool) -> int:
+        if not self.plugin.callbacks.request_body:  # the chain asked before the filter had said
+            return self.idle()
         return self.piece("on-request-body", REQUEST, data, end_stream)
 
     def response_body(self, data: bytes, end_stream: bool) -> int:
+        if not self.plugin.callbacks.response_body:
+            return self.idle()
         return self.piece("on-response-body", RESPONSE, data, end_stream)
 
     def request_trailers(self, held: bytes | None) -> int:
@@ -229,10 +235,8 @@ class ComponentStream:
                     stream.replace_held(self, held, content(replace))
                     break
         if action == CONTINUES:
-            for held in (REQUEST, RESPONSE):
-                if self.holding[held]:
-                    self.holding[held] = self.held_heads[held] = False
-                    stream.resume(self, held)
+            for held in [direction for direction in (REQUEST, RESPONSE) if self.holding[direction]]:
+                stream.resume(self, held)
         elif action != PAUSES:
             stream.reply(self, reply_of(reply))
 

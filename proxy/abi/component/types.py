@@ -110,6 +110,9 @@ Interfaces = Mapping[str, Mapping[str, Function]]
 """Functions by name, by the interface's name."""
 
 
+LONGEST_SHOWN: Final = 200
+
+
 class ForeignTypeError(Exception):
     """A type that no world of Penstock's has: a resource, a future, a float."""
 
@@ -121,39 +124,54 @@ PLAIN: Final = {
 }  # fmt: skip
 
 
-def read_type(found: Any) -> Type:
-    """One of wasmtime-py's value types as ours. Raises ForeignTypeError."""
-    match found:
-        case component.ListType():
-            return List(read_type(found.element))
-        case component.TupleType():
-            return Tuple(tuple(read_type(part) for part in found.elements))
-        case component.RecordType():
-            return Record(tuple((name, read_type(type_)) for name, type_ in found.fields))
-        case component.VariantType():
-            return Variant(tuple((name, None if type_ is None else read_type(type_)) for name, type_ in found.cases))
-        case component.EnumType():
-            return Enum(tuple(found.names))
-        case component.FlagsType():
-            return Flags(tuple(found.names))
-        case component.OptionType():
-            return Option(read_type(found.payload))
-        case component.ResultType():
-            ok, err = found.ok, found.err
-            return Result(None if ok is None else read_type(ok), None if err is None else read_type(err))
-    name = PLAIN.get(type(found))
-    if name is None:
-        raise ForeignTypeError(type(found).__name__.removesuffix("Type").lower())
-    return Plain(name)
+MOST_PARTS: Final = 1000
+"""Types within one function's type. The file decides how many there are, the world has less than 100."""
+
+
+class Reader:
+    """Reads one function's type from wasmtime-py's."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def type(self, found: Any) -> Type:
+        """Raises ForeignTypeError."""
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise ForeignTypeError(f"of more than {MOST_PARTS} parts")
+        match found:
+            case component.ListType():
+                return List(self.type(found.element))
+            case component.TupleType():
+                return Tuple(tuple(self.type(part) for part in found.elements))
+            case component.RecordType():
+                return Record(tuple((name, self.type(type_)) for name, type_ in found.fields))
+            case component.VariantType():
+                return Variant(tuple((name, self.optional(type_)) for name, type_ in found.cases))
+            case component.EnumType():
+                return Enum(tuple(found.names))
+            case component.FlagsType():
+                return Flags(tuple(found.names))
+            case component.OptionType():
+                return Option(self.type(found.payload))
+            case component.ResultType():
+                return Result(self.optional(found.ok), self.optional(found.err))
+        name = PLAIN.get(type(found))
+        if name is None:
+            raise ForeignTypeError(type(found).__name__.removesuffix("Type").lower())
+        return Plain(name)
+
+    def optional(self, found: Any) -> Type | None:
+        return None if found is None else self.type(found)
 
 
 def read_function(found: Any) -> Function:
     """One of wasmtime-py's function types as ours. Raises ForeignTypeError."""
     if capi.is_async(found):
         raise ForeignTypeError("async func")
-    result = found.result
-    params = tuple((name, read_type(type_)) for name, type_ in found.params)
-    return Function(params, None if result is None else read_type(result))
+    reader = Reader()
+    params = tuple((name, reader.type(type_)) for name, type_ in found.params)
+    return Function(params, reader.optional(found.result))
 
 
 def differences(engine: wasmtime.Engine, externs: Mapping[str, Any], wanted: Interfaces, all_of_them: bool) -> list[str]:
@@ -187,13 +205,20 @@ def differences(engine: wasmtime.Engine, externs: Mapping[str, Any], wanted: Int
 def compare(name: str, found: Any, wanted: Function) -> list[str]:
     try:
         function = read_function(found)
-    except ForeignTypeError as error:
+    except (ForeignTypeError, TypeError, RecursionError) as error:
         return [f"{name} has a type that is not the world's ({error})"]
     if function == wanted:
         return []
     for (param, type_), (wanted_param, wanted_type) in zip(function.params, wanted.params, strict=False):
         if (param, type_) != (wanted_param, wanted_type):
-            return [f"{name} has the parameter {param}: {type_}, the world {wanted_param}: {wanted_type}"]
+            has = f"{shown(param)}: {shown(type_)}"
+            return [f"{name} has the parameter {has}, the world {wanted_param}: {shown(wanted_type)}"]
     if len(function.params) == len(wanted.params):
-        return [f"{name} gives {function.result or 'nothing'}, the world {wanted.result or 'nothing'}"]
-    return [f"{name} is {function}, the world's is {wanted}"]
+        return [f"{name} gives {shown(function.result or 'nothing')}, the world {shown(wanted.result or 'nothing')}"]
+    return [f"{name} is {shown(function)}, the world's is {shown(wanted)}"]
+
+
+def shown(type_: object) -> str:
+    """A type, cut: an untrusted file's may be of any length."""
+    text = str(type_)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."

@@ -1,6 +1,7 @@
 """The world's values and the gateway's bytes: content, and edits of a head."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from proxy.abi.component.world import ADD, BINARY, REMOVE, TEXT
 from proxy.abi.proxy_wasm.settings import Settings
@@ -34,28 +35,36 @@ def edited(
     proxy-wasm filter would be; what is no valid name or value shows when the head is written, for either kind.
     """
     found = list(pairs)
-    size = sum(len(name) + len(value) for name, value in found)
-    for kind, edit in edits:
-        if kind == REMOVE:
-            assert isinstance(edit, bytes)
-            name = edit.lower()
-            found = [pair for pair in found if pair[0] != name]
-            continue
-        assert isinstance(edit, tuple)
-        name, value = edit[0].lower(), edit[1]
-        place = None
-        if kind != ADD or name.startswith(b":"):
-            place = next((i for i, pair in enumerate(found) if pair[0] == name), None)
-        if place is None:
-            if len(found) >= settings.headers:
-                refuse(f"more than limits.headers {settings.headers}")
-                continue
-            after = [*found, (name, value)]
-        else:
-            after = [(name, value) if i == place else pair for i, pair in enumerate(found) if i == place or pair[0] != name]
-        grown = sum(len(name) + len(value) for name, value in after)
-        if grown > settings.header_bytes and grown > size:
+    for edit in edits:
+        found = with_edit(found, *edit)
+    if len(found) <= settings.headers and size_of(found) <= settings.header_bytes:
+        return found
+    # Which of them was too much?
+    found = list(pairs)
+    for edit in edits:
+        after = with_edit(found, *edit)
+        if len(after) > max(settings.headers, len(found)):
+            refuse(f"more than limits.headers {settings.headers}")
+        elif size_of(after) > max(settings.header_bytes, size_of(found)):
             refuse(f"more than limits.header_bytes {settings.header_bytes}")
-            continue
-        found, size = after, grown
+        else:
+            found = after
     return found
+
+
+def with_edit(found: list[Pair], kind: int, edit: Pair | bytes) -> list[Pair]:
+    if isinstance(edit, bytes):
+        assert kind == REMOVE
+        name = edit.lower()
+        return [pair for pair in found if pair[0] != name]
+    name = edit[0].lower()
+    field = name, edit[1]
+    if kind != ADD or name.startswith(b":"):
+        place = next((i for i, pair in enumerate(found) if pair[0] == name), None)
+        if place is not None:
+            return [field if i == place else pair for i, pair in enumerate(found) if i == place or pair[0] != name]
+    return [*found, field]
+
+
+def size_of(pairs: Sequence[Pair]) -> int:
+    return sum(map(len, chain.from_iterable(pairs)))

@@ -487,6 +487,9 @@ static u32 answer(u32 operation, enum function function, u32 out, u32 out_size) 
 EXPORT(proxy_get_property) u32 proxy_get_property(u32 path, u32 size, u32 out, u32 out_size) {
   forbidden();
   if (guest_take(path, size, &call.a[0])) return failed(outside("path"), F_GET_PROPERTY);
+  u32 value, value_size;
+  int status = header_property(call.a[0], size, &value, &value_size);
+  if (status >= 0) return failed(status ? (u32)status : guest_put(value, value_size, out, out_size), F_GET_PROPERTY);
   call.a[1] = size;
   return answer(HOST_GET_PROPERTY, F_GET_PROPERTY, out, out_size);
 }

@@ -17,7 +17,7 @@ from proxy.abi.memory import PAGES
 
 FOLDER: Final = Path(__file__).parent
 CORE: Final = FOLDER / "core.wasm"
-SOURCES: Final = ("maps.c", "heads.c", "abi.c", "wasi.c")
+SOURCES: Final = ("maps.c", "heads.c", "abi.c", "properties.c", "wasi.c")
 ZIG_VERSION: Final = "0.17.0"
 PAGE: Final = 65536
 STACK: Final = 65536

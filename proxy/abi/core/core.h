@@ -124,6 +124,7 @@ enum { PAIRS_BYTES = 1 << 20, PAIRS_COUNT = 1024 }; /* largest block of pairs */
 /* ---- Maps. `key` and `value` arguments are addresses outside of the arena, unless said otherwise. ---- */
 map *map_of(u32 m);
 int is_inline(u32 m, const u8 *key, u32 n);
+int header_property(u32 path, u32 size, u32 *value, u32 *value_len); /* properties.c */
 int map_find(const map *M, const u8 *key, u32 key_len, u32 from);
 void tidy(void); /* compact, if edits have left more than SLACK */
 void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len);

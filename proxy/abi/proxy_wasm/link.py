@@ -7,7 +7,7 @@ the filter's and the stream memory: it checks every address, and it gives all ca
     link <- core (imports link, the stream memory) <- filter (imports core) <- bridge (imports link's table, both memories)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -111,14 +111,23 @@ def quoted(name: str) -> str:
     return "".join(f"\\{byte:02x}" for byte in name.encode())
 
 
-def bridge_text(outline: Module, callbacks: Mapping[str, Signature], allocator: str, memory: str) -> str:
-    """The bridge of a filter, in the text format."""
+def bridge_text(
+    outline: Module,
+    callbacks: Mapping[str, Signature],
+    allocator: str,
+    memory: str,
+    around: Callable[[int, int, str], str] | None = None,
+) -> str:
+    """The bridge of a filter, in the text format. `around(slot, parameters, call)` writes what stands in the place of a
+    callback's call; it may tell by `$note`, a function (i32) of the stubs."""
     lines = [
         '(import "link" "table" (table $slots 25 funcref))',
         '(import "core" "memory" (memory $core 1 65536 shared))',
         f'(import "guest" "{quoted(memory)}" (memory $guest 0))',
         f'(import "guest" "{allocator}" (func $allocate (param i32) (result i32)))',
     ]
+    if around is not None:
+        lines.append('(import "stubs" "note" (func $note (param i32)))')
     adapters = []
     for slot, name in enumerate(CALLBACKS):
         signature = callbacks.get(name)
@@ -129,9 +138,10 @@ def bridge_text(outline: Module, callbacks: Mapping[str, Signature], allocator: 
         lines.append(f'(import "guest" "{name}" (func $guest_{slot} (param {params}) {results}))')
         arguments = " ".join(f"(local.get {i})" for i in range(len(signature.params)))
         answer = "" if signature.results else f"(i32.const {int(name in ACCEPTED)})"
-        adapters.append(
-            f"(func $callback_{slot} (param i32 i32 i32 i32 i32) (result i32) (call $guest_{slot} {arguments}) {answer})"
-        )
+        call = f"(call $guest_{slot} {arguments}) {answer}"
+        if around is not None:
+            call = around(slot, len(signature.params), call)
+        adapters.append(f"(func $callback_{slot} (param i32 i32 i32 i32 i32) (result i32) {call})")
         adapters.append(f"(elem (table $slots) (i32.const {slot}) func $callback_{slot})")
     inside = """(i64.gt_u (i64.add (i64.extend_i32_u (local.get {at})) (i64.extend_i32_u {size}))
         (i64.shl (i64.extend_i32_u (memory.size $guest)) (i64.const 16)))"""

@@ -61,7 +61,7 @@ def get(context: "Context", path: bytes) -> bytes | None:
             raise NullPropertyError
         name, _, key = rest.partition(b"\0")
         reader = readers.get(name)
-        value = None if reader is None else reader(Reading(plugin.memory, stream, context.window), key)
+        value = None if reader is None else reader(Reading(plugin.memory, stream, readable(context)), key)
         if value is not None and path in TIMES:
             (nanoseconds,) = struct.unpack("<q", value)
             value = struct.pack("<q", nanoseconds - nanoseconds % plugin.settings.clock)
@@ -79,6 +79,15 @@ def get(context: "Context", path: bytes) -> bytes | None:
     return None if b"\0" in path else stream.properties.get(path)  # Envoy splits what it looks up, and not what it stores
 
 
+def readable(context: "Context") -> int:
+    """Bit m: map m may be read. For the context that host functions act on the core knows best: in one call into a VM the maps
+    are shut while the context is created, and after its log."""
+    memory = context.plugin.memory
+    if context.plugin.slot.running is context:
+        return memory.words_at(memory.at.readable, 1)[0]
+    return context.window >> READABLE_SHIFT
+
+
 def integer(value: int) -> bytes:
     return struct.pack("<q", value)
 
@@ -94,14 +103,14 @@ def text(value: str) -> bytes:
 class Reading:
     """One look at a stream. The stream is the live one."""
 
-    def __init__(self, memory: StreamMemory, stream: StreamHost, window: int) -> None:
+    def __init__(self, memory: StreamMemory, stream: StreamHost, readable: int) -> None:
         self.memory = memory
         self.stream = stream
         self.info: StreamInfo = stream.info
-        self.window = window
+        self.readable = readable
 
     def open(self, map_: int) -> bool:
-        return bool(self.window >> READABLE_SHIFT >> map_ & 1)
+        return bool(self.readable >> map_ & 1)
 
     def header(self, map_: int, name: bytes) -> bytes | None:
         if not self.open(map_):

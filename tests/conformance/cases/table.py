@@ -64,8 +64,6 @@ WAIVERS = (
     Waiver("date-in-log", "on_log sees the response as it was sent, with date.", "As filters left it.", "The date is put in as the head is written, on its way to the client; no map holds it.", ("heads: the response in on_log", "window: maps in log")),
     Waiver("log-status", "The access log shows the upstream's status though the client got no head.", "0: the client got none.", "The log says what the client saw.",
            ("pause default: rsh*", "pause allowed: rsh*", "pause body: over the limit while the head waits*", "close_stream(response) in rsh", "trap: after a local reply", "end: upstream refuses")),
-    Waiver("lenient-properties", "request.* and response.headers are not found in create, done and delete.", "They are there from create to delete.", "Create goes into the VM with the first callback, done and delete with log: one crossing each; nothing is at stake (edge case 10).",
-           ("window: properties in create", "window: properties in done", "window: properties in delete")),
     Waiver("no-route", "A 404 for want of a route has no body.", "It has `no route matched`.", "The answer says what is wrong.", ("routes: no route", "routes: no route, POST")),
     Waiver("fragment", "Answers 400 for a fragment from within the stream.", "The parser refuses it: no stream.", "RFC 9112 3.2.1.", ("fragment in the path",)),
     Waiver("upgrade", "Hides an upgrade that is not configured.", "Shows it to filters and passes it on.", "Upgrades are tunnelled.", ("upgrade is not offered",)),
