@@ -6,6 +6,7 @@ between, inside Wasm.
 """
 
 import struct
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from email.utils import formatdate
 from itertools import chain
@@ -438,10 +439,9 @@ class StreamMemory:
 
 def encode_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The ABI's pair block (proxy-wasm spec v0.2.1, "Serialization")."""
-    lengths = [len(text) for pair in pairs for text in pair]
-    return struct.pack(f"<{1 + len(lengths)}I", len(pairs), *lengths) + b"".join(
-        text + b"\0" for pair in pairs for text in pair
-    )
+    texts = [*chain.from_iterable(pairs)]
+    lengths = array("I", map(len, texts))
+    return len(pairs).to_bytes(4, "little") + lengths.tobytes() + b"\0".join([*texts, b""])
 
 
 def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]] | None:

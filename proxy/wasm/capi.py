@@ -47,6 +47,7 @@ valtype_vec *wasm_functype_params(void *type);
 valtype_vec *wasm_functype_results(void *type);
 uint8_t wasm_valtype_kind(void *type);
 void wasm_functype_delete(void *type);
+uint8_t *wasmtime_memory_data(void *context, memory_t *memory);
 size_t wasmtime_memory_data_size(void *context, memory_t *memory);
 void *wasmtime_error_new(char *message);
 void wasmtime_error_message(void *error, byte_vec *message);

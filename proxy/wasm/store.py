@@ -188,6 +188,13 @@ class Store:
             return 0
         return int(lib.wasmtime_memory_data_size(self.context, ffi.addressof(self.memory_extern.of, "memory")))
 
+    def peek(self, address: int, size: int) -> bytes | None:
+        """Bytes of the guest's memory, for a trace; None if they are not all in it. Serving never looks there."""
+        if address + size > self.guest_memory():
+            return None
+        start = lib.wasmtime_memory_data(self.context, ffi.addressof(self.memory_extern.of, "memory"))
+        return bytes(ffi.buffer(start + address, size))
+
 
 def first_line(text: str) -> str:
     """A trap's text without its backtrace headings: "wasm trap: ..." and the innermost frame."""

@@ -91,7 +91,7 @@ def test_the_self_test_refuses_a_codec_that_errs(engine: Engine, monkeypatch: py
 def test_a_wasmtime_that_copies_without_bound_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     code = bytes(Component(engine.wasmtime, probe.probe()).serialize())
     monkeypatch.setattr(engine, "copied_offset", None)
-    with pytest.raises(RuntimeError, match="the limit of what a component's call copies differ"):
+    with pytest.raises(RuntimeError, match=r"the limit of what a component's call copies differ"):
         probe.self_test(engine, code)
 
 
@@ -138,7 +138,7 @@ def give(engine: Engine, type_: Any, size: int) -> Any:
 def test_a_list_over_the_cap_is_refused_before_it_is_read(engine: Engine) -> None:
     assert len(give(engine, List(Plain("u32")), codecs.MOST_ITEMS)) == codecs.MOST_ITEMS
     for size in (codecs.MOST_ITEMS + 1, 1_000_000):
-        with pytest.raises(GuestFault, match="more than the 4096|of more bytes than there may be") as caught:
+        with pytest.raises(GuestFault, match=r"more than the 4096|of more bytes than there may be") as caught:
             give(engine, List(Plain("u32")), size)
         assert caught.value.reason == "result"
 
@@ -161,6 +161,40 @@ def test_a_string_that_is_not_utf_8_is_never_given_to_wasmtime() -> None:
     lower = codec.lower(Record((("text", Plain("string")),)))
     with pytest.raises(UnicodeDecodeError):
         lower((b"\xff",), codec.arena.take(32))
+
+
+class Broken:
+    """A host function that does not come back as it should."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, values: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_what_ends_the_process_passes_by_the_guest(engine: Engine, error: BaseException) -> None:
+    """Through Wasm's frames it would crash."""
+    with pytest.raises(type(error)):
+        relayed(engine, Broken(error))
+
+
+@pytest.mark.parametrize("error", [ValueError("text"), RecursionError(), MemoryError()])
+def test_an_error_of_the_host_is_a_trap_of_the_guest(engine: Engine, error: BaseException) -> None:
+    with pytest.raises(GuestFault, match="echo failed"):
+        relayed(engine, Broken(error))
+
+
+def relayed(engine: Engine, echo: Any) -> Any:
+    component = Component(engine.wasmtime, probe.probe())
+    linked = Linked(engine, component, probe.IMPORTS, probe.GUEST, probe.EXPORTS[probe.GUEST], {(probe.HOST, "echo"): echo}, 1)
+    instance = Instance(linked, memory_limit=4 << 20, memories=1, deadline=5.0, fuel=1 << 40)
+    try:
+        return instance.call("relay", ([],), 1 << 40)
+    finally:
+        instance.close()
+        linked.close()
 
 
 def test_a_head_of_hundreds_of_fields(relay: Any) -> None:

@@ -61,10 +61,17 @@ Open = Callable[..., Awaitable[Stage]]
 
 @pytest.fixture
 def stage(bench: Any, endpoint: Any, guest: Callable[[str, str], Path], kind: str) -> Open:
-    async def start(serve: Any = None, clusters: Any = (), routes: Any = None, **settings: Any) -> Stage:
+    async def start(
+        serve: Any = None,
+        clusters: Any = (),
+        routes: Any = None,
+        listener: Any = None,
+        cluster: Any = None,
+        **settings: Any,
+    ) -> Stage:
         server = await endpoint(serve or replies(HELLO))
         filter_ = {"name": "f", "wasm": str(guest("contract", kind)), **settings}
-        gateway = await bench(server, filters=[filter_], clusters=clusters, routes=routes)
+        gateway = await bench(server, filters=[filter_], clusters=clusters, routes=routes, listener=listener, cluster=cluster)
         return Stage(gateway, server, await gateway.client())
 
     return start
@@ -130,12 +137,15 @@ async def echo(peer: Any) -> None:
 
 
 async def chunked(peer: Any) -> bytes:
+    """A body; its trailers are kept as `peer.trailers`."""
     body = b""
-    while True:
-        size = int((await peer.reader.readuntil(b"\r\n")).strip(), 16)
+    while size := int((await peer.reader.readuntil(b"\r\n")).strip(), 16):
         body += (await peer.reader.readexactly(size + 2))[:-2]
-        if not size:
-            return body
+    trailers = b""
+    while not trailers.endswith(b"\r\n\r\n") and trailers != b"\r\n":
+        trailers += await peer.reader.readuntil(b"\r\n")
+    peer.trailers = [*getattr(peer, "trailers", ()), trailers]
+    return body
 
 
 @pytest.mark.parametrize("do", ["trap", "loop", "grow"])
@@ -197,6 +207,81 @@ async def test_a_header_that_would_split_the_request_is_never_sent(stage: Open) 
     head, _ = await here.ask("bad-header")
     assert not head.startswith(b"HTTP/1.1 200")
     assert not here.server.heads
+
+
+async def test_an_answer_that_comes_too_late_does_nothing(stage: Open, service: Service) -> None:
+    """The pause had its end, and the stream has gone on without the filter."""
+    auth = {"name": "auth", "endpoints": [f"127.0.0.1:{service.port}"]}
+    here = await stage(
+        serve=slow, clusters=[auth], capabilities={"allowed_hosts": ["cluster:auth"]}, on_failure="open", limits={"pause": 0.1}
+    )
+    head, body = await here.ask("call", b"x-call: auth", b"x-ask: /ask?user=late&delay=0.3")
+    assert (head[9:12], body) == (b"200", b"hello")
+    assert b"x-user" not in here.last
+    assert (here.failures("pause"), here.failures("trap")) == (1, 0)
+    assert (await here.ask("nothing"))[0].startswith(b"HTTP/1.1 200")
+
+
+async def slow(peer: Any) -> None:
+    while True:
+        await peer.head()
+        await asyncio.sleep(0.5)
+        await peer.send(HELLO)
+
+
+async def test_a_client_that_leaves_takes_its_call_along(stage: Open, service: Service) -> None:
+    auth = {"name": "auth", "endpoints": [f"127.0.0.1:{service.port}"]}
+    here = await stage(clusters=[auth], capabilities={"allowed_hosts": ["cluster:auth"]})
+    leaver = await here.gateway.client()
+    await leaver.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-do: call\r\nx-call: auth\r\nx-ask: /ask?delay=0.3&user=u\r\n\r\n")
+    async with asyncio.timeout(5):
+        while not service.requests:
+            await asyncio.sleep(0.01)
+    leaver.close()
+    await here.gateway.finished()
+    await asyncio.sleep(0.4)
+    assert not here.server.heads
+    assert here.failures("trap") == 0
+    assert (await here.ask("nothing"))[0].startswith(b"HTTP/1.1 200")
+
+
+async def test_streams_that_are_open_together_are_told_apart(stage: Open) -> None:
+    here = await stage(serve=echo)
+    clients = [await here.gateway.client() for _ in range(3)]
+    for i, client in enumerate(clients):
+        await client.send(b"POST / HTTP/1.1\r\nhost: a\r\nx-do: buffer\r\ncontent-length: 4\r\n\r\n%d" % i)
+    for part in (b"a", b"b", b"c"):
+        await asyncio.sleep(0.02)
+        for client in clients:
+            await client.send(part)
+    assert [(await client.response())[1] for client in clients] == [b"0ABC!!", b"1ABC!!", b"2ABC!!"]
+
+
+async def test_trailers_come_with_what_is_held_of_the_body(stage: Open) -> None:
+    """They are the end of the body; its last piece had not been."""
+    listener = {"trailers": True}
+    here = await stage(serve=echo, listener=listener, cluster=listener)
+    for do, answer in (("nothing", b"abcdef"), ("buffer", b"ABCDEF!!")):
+        await here.client.send(
+            b"POST / HTTP/1.1\r\nhost: a\r\nx-do: " + do.encode() + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n3\r\ndef\r\n0\r\nx-checksum: c\r\n\r\n"
+        )
+        _, body = await here.client.response()
+        assert body == answer
+        assert here.server.peers[-1].trailers[-1] == b"x-checksum: c\r\nx-trailer: c\r\n\r\n"
+
+
+async def test_a_filter_that_keeps_failing_is_taken_out(stage: Open) -> None:
+    here = await stage(quarantine={"faults": 2, "window": 60})
+    for _ in range(2):
+        await here.ask("trap")
+        async with asyncio.timeout(5):
+            while here.plugin.state()["state"] == "failed":
+                await asyncio.sleep(0.02)
+    state = here.plugin.state()
+    assert state["state"] == "quarantined"
+    assert "2 faults within 60 s" in state["reason"]
+    assert (await here.ask("nothing"))[0].startswith(b"HTTP/1.1 503")
 
 
 async def test_properties(stage: Open) -> None:

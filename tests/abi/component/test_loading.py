@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import wasmtime
+from wasmtime.component import Component
 
 from proxy.abi.component import world, worlds
-from proxy.abi.component.types import Function, Plain
+from proxy.abi.component.instance import Instance
+from proxy.abi.component.types import Function, List, Plain, Tuple, differences
 from proxy.abi.component.worlds import World
 from proxy.abi.component.wrap import WrapError, wrap
 from proxy.abi.proxy_wasm import load
 from proxy.chain.chains import FilterStartError
 from proxy.config.model import Filter
+from proxy.sharing.quarantine import QuarantineBoard
+from proxy.wasm.fault import GuestFault
+from proxy.wasm.settings import engine_config
 from tests.abi.component.wat import component
 from tests.server.fakes import replies
 
@@ -101,6 +106,38 @@ async def test_imports_are_compared_with_the_world(starts: Any) -> None:
         await starts(component(more=f'(import "{logging}" "shell" (func (param i32 i32)))', imports=shell))
 
 
+@pytest.mark.parametrize("levels", [50, 90])
+async def test_types_without_end_are_refused(starts: Any, levels: int) -> None:
+    """A tuple of two tuples of two ... has 2 to the power of its levels parts, in a file of a few kilobytes."""
+    deep: Any = Plain("u32")
+    for _ in range(levels):
+        deep = List(deep)
+    wide: Any = Plain("u8")
+    for _ in range(min(levels, 60) // 5):
+        wide = Tuple((wide, wide))
+    for type_ in (deep, wide):
+        functions = {**world.EXPORTS[world.FILTER], "on-log": Function((("id", type_),))}
+        with pytest.raises(FilterStartError, match=r"on-log has (the parameter id|a type that is not the world's)") as caught:
+            await starts(component(exports={world.FILTER: functions}))
+        assert len(str(caught.value)) < 1000
+
+
+def test_async_functions_are_refused() -> None:
+    """They could not be called as the world's are."""
+    text = f"""(component
+      (core module $m (func (export "log") (param i64) (result i32) i32.const 0)
+        (func (export "callback") (param i32 i32 i32) (result i32) i32.const 0))
+      (core instance $m (instantiate $m))
+      (func $log async (param "id" u64) (canon lift (core func $m "log") async (callback (core func $m "callback"))))
+      (instance $i (export "on-log" (func $log)))
+      (export "{world.FILTER}" (instance $i)))"""
+    engine = wasmtime.Engine(engine_config())
+    exports = Component(engine, text).type.exports(engine)
+    wanted = {world.FILTER: {"on-log": Function((("id", Plain("u64")),))}}
+    (difference,) = differences(engine, exports, wanted, all_of_them=True)
+    assert difference == f"{world.FILTER}, on-log has a type that is not the world's (async func)"
+
+
 async def test_a_start_that_fails_says_where(starts: Any) -> None:
     with pytest.raises(FilterStartError, match="metadata: trap"):
         await starts(component({"metadata": "unreachable"}))
@@ -120,6 +157,33 @@ async def test_only_what_is_wanted_is_called(starts: Any) -> None:
     assert (head[9:12], body) == (b"200", b"hello")
     gateway = await starts(component({**trap, "on-request-headers": "(i32.const 96)"}, wants=1))
     assert (await gateway.ask(GET))[0][9:12] == b"200"
+
+
+async def test_a_worker_that_starts_again_serves_without_a_filter_that_does_not_start(
+    bench: Any, endpoint: Any, tmp_path: Path, compiled_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And asks it what it wants once it does: all other callbacks would trap."""
+    trap = {name: "unreachable" for name in world.EXPORTS[world.FILTER] if name not in ("metadata", "configure")}
+    path = tmp_path / "f.wasm"
+    path.write_bytes(component({**trap, "on-request-headers": "(i32.const 96)"}, wants=1))
+    monkeypatch.setattr(QuarantineBoard, "served", True, raising=False)
+    calls = Instance.call
+    broken = [0, 1, 1, 1]  # at the load, at the start, for the first stream
+
+    def fails_at_first(self: Instance, name: str, *arguments: Any) -> Any:
+        if name == "metadata" and broken.pop():
+            raise GuestFault("trap", "not yet")
+        return calls(self, name, *arguments)
+
+    monkeypatch.setattr(Instance, "call", fails_at_first)
+    gateway = await start(bench, endpoint, path)
+    plugin = gateway.gateway.chains.plugins[0]
+    assert (await gateway.ask(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"))[0][9:12] == b"503"
+    assert plugin.state()["state"] == "failed"
+    async with asyncio.timeout(5):
+        while plugin.state()["state"] != "ready":
+            await asyncio.sleep(0.02)
+    assert (await gateway.ask(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"))[0][9:12] == b"200"
 
 
 @pytest.mark.parametrize("name", ["on-request-headers", "on-response-headers", "on-log"])
@@ -155,6 +219,25 @@ def test_a_module_that_is_not_for_the_world_is_not_wrapped() -> None:
         wrap(wat("(module)"))
     with pytest.raises(WrapError, match="imports env exit, which the world does not have"):
         component(more='(import "env" "exit" (func))')
+
+
+def test_inspect_describes_a_component() -> None:
+    from proxy.abi.proxy_wasm.inspect import inspect_bytes
+    from proxy.cli.inspect_report import report
+
+    uses = f'(import "{world.interface("http-client")}" "send" (func (param {"i32 " * 10})))'
+    text = report("f.wasm", inspect_bytes(component(more=uses)))
+    for line in (
+        "kind          component",
+        "world         penstock:filter/filter@0.1.0",
+        "imports (1)\n    penstock:filter/http-client@0.1.0",
+        "capabilities.allowed_hosts: imports penstock:filter/http-client@0.1.0",
+    ):
+        assert line in text
+    assert "would not load" not in text
+    refused = report("f.wasm", inspect_bytes(wat(WASI)))
+    assert "world         none that is served" in refused
+    assert "would not load (1)\n    the component imports what is not penstock:filter/*: wasi:cli" in refused
 
 
 # ---- The next version of the world, beside this one ----

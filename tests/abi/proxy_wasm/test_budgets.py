@@ -173,7 +173,8 @@ def test_host_calls_are_charged_for_their_time_and_bytes(start_filters):
 
     nothing = fuel_of()
     assert fuel_of(("proxy_get_property", b"plugin_name", OUT, OUT)) - nothing > 20_000
-    assert fuel_of(("proxy_get_property", b"request\0headers\0x", OUT, OUT)) - nothing > 40_000
+    assert fuel_of(("proxy_get_property", b"request\0headers", OUT, OUT)) - nothing > 40_000
+    assert 20_000 < fuel_of(("proxy_get_property", b"request\0headers\0x", OUT, OUT)) - nothing < 40_000, "without Python"
     assert fuel_of(("proxy_get_header_map_value", 0, b"x", OUT, OUT)) - nothing > 20_000
 
 

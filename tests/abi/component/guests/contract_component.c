@@ -12,7 +12,7 @@ static bool is(uint64_t stream, string what) {
 #define does(stream, what) is(stream, S(what))
 
 filter_info metadata(void) {
-  return (filter_info){S("contract"), S("1.0"), REQUEST_HEADERS | REQUEST_BODY | RESPONSE_HEADERS | RESPONSE_BODY | LOG};
+  return (filter_info){S("contract"), S("1.0"), REQUEST_HEADERS | REQUEST_BODY | RESPONSE_HEADERS | RESPONSE_BODY | REQUEST_TRAILERS | LOG};
 }
 
 configured configure(string config) {
@@ -105,6 +105,12 @@ static body_result upper(uint64_t stream, data chunk, bool end) {
 
 body_result on_request_body(uint64_t stream, data chunk, bool end) { return upper(stream, chunk, end); }
 body_result on_response_body(uint64_t stream, data chunk, bool end) { return upper(stream, chunk, end); }
+
+held_result on_request_trailers(uint64_t stream, headers trailers, maybe_data held) {
+  headers_result result = edited(ADD, S("x-trailer"), trailers.count ? trailers.at[0].value : S("none"));
+  body_result body = held.some ? upper(stream, held.value, true) : (body_result){0};
+  return (held_result){.edits = result.edits, .replace = body.replace};
+}
 
 headers_result on_response_headers(uint64_t stream, headers head, bool end) {
   if (does(stream, "response-trap")) __builtin_trap();

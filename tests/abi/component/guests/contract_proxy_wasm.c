@@ -121,6 +121,21 @@ EXPORT(proxy_on_response_body) int on_response_body(uint32_t context, size_t siz
   return upper(context, 1, size, end);
 }
 
+EXPORT(proxy_on_request_trailers) int on_request_trailers(uint32_t context, uint32_t count) {
+  char *first = NULL;
+  size_t size = 0;
+  proxy_get_header_map_value(1, "x-checksum", 10, &first, &size);
+  proxy_add_header_map_value(1, "x-trailer", 9, first ? first : "none", first ? size : 4);
+  free(first);
+  if (does(context, "buffer")) {
+    char *data = NULL;
+    proxy_get_buffer_bytes(0, 0, 1 << 20, &data, &size);
+    free(data);
+    upper(context, 0, size, 1);
+  }
+  return CONTINUE;
+}
+
 EXPORT(proxy_on_response_headers) int on_response_headers(uint32_t context, uint32_t headers, int end) {
   if (does(context, "response-trap")) __builtin_trap();
   if (does(context, "stream") || does(context, "buffer"))
