@@ -10,7 +10,7 @@ import pytest
 PROXY = Path(__file__).parents[1] / "proxy"
 FLOORS = [
     {"cli", "admin"},
-    {"server"},
+    {"server", "kit"},
     {"chain"},
     {"abi"},
     {"wasm", "upstream", "capabilities", "sharing"},
@@ -21,7 +21,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(PROXY.rglob("*.py"))
 
 OUTSIDE = {
-    "wasmtime": {"wasm", "abi"},
+    "wasmtime": {"wasm", "abi", "kit"},
     "cffi": {"wasm", "sharing"},
     "aiohttp": {"server", "upstream", "admin", "demo"},
     "lmdb": {"sharing"},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from proxy.cli import explain, filter_kit
+
 if TYPE_CHECKING:
     from proxy.config.model import Config
 
@@ -94,11 +96,12 @@ def check(config_path: Path) -> None:
 
 @main.group(name="filter")
 def filter_group() -> None:
-    """Look at filters.
+    """Write, test and look at filters.
 
     \b
-    Example:
+    Examples:
       penstock filter inspect filters/basic-auth/basic-auth.wasm
+      penstock filter test filters/basic-auth
     """
 
 
@@ -135,6 +138,11 @@ def inspect(file: Path, as_json: bool) -> None:
         click.echo(report(str(file), found), nl=False)
     if refusals(found):
         sys.exit(EXIT_WRONG)
+
+
+for command in filter_kit.COMMANDS:
+    filter_group.add_command(command)
+main.add_command(explain.explain)
 
 
 @main.command()

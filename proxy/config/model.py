@@ -312,7 +312,7 @@ class Filter(Model):
     """One filter of the chain: a proxy-wasm module with its config and budgets."""
 
     name: fields.Name = Field(description="What routes, logs and metrics call it.", examples=["basic-auth"])
-    wasm: fields.WasmFile = Field(description="The module.", examples=["filters/basic-auth.wasm"])
+    wasm: fields.WasmFile = Field(description="The proxy-wasm module, or component.", examples=["filters/basic-auth.wasm"])
     sha256: fields.Sha256 | None = optional(None, "The module's SHA-256; another module is refused.", "9f86d081" * 8)
     config: fields.FilterConfig = optional(
         None, "The filter's config. A mapping or list reaches it as JSON text, text as it stands.", {"realm": "staff"}

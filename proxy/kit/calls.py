@@ -42,14 +42,16 @@ class Handle:
 
 @dataclass(slots=True)
 class ScriptedCalls:
-    """The calls of one VM: `script` is taken in its order, and what comes of it noted in `problems`."""
+    """The calls of one VM: `script` is taken in its order, for each cluster, and what comes of it noted in `problems`."""
 
     clock: Clock
     script: list[ScriptedCall] = field(default_factory=list)
     made: list[MadeCall] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    known: frozenset[str] = frozenset()
+    """The clusters that there are: a call to another is refused, as in a gateway without it."""
     default: ScriptedCall | None = None
-    """The answer to calls that nobody scripted; None: they are a problem."""
+    """The answer to calls that nobody scripted; None: they are refused, and a problem if the cluster is known."""
 
     def start(
         self,
@@ -66,7 +68,8 @@ class ScriptedCalls:
             head = RequestHead(headers)
         except MissingError as error:
             raise CalloutError(BAD_ARGUMENT, str(error)) from None
-        fields = [(b":authority", head.authority), *head.fields]
+        # Under both of its names: as the filter wrote it, and as the service would see it.
+        fields = [(b":authority", head.authority), (b"host", head.authority), *head.fields]
         call = MadeCall(upstream, text(head.method), text(head.path), fields, body, timeout)
         self.made.append(call)
         scripted = self.take(call)
@@ -77,15 +80,13 @@ class ScriptedCalls:
 
     def take(self, call: MadeCall) -> ScriptedCall | None:
         shown = f"{call.method} {call.path} to {call.cluster}"
-        if not self.script:
-            if self.default is None:
-                self.problems.append(f"call: {shown}: expected none")
+        place = next((i for i, one in enumerate(self.script) if one.cluster == call.cluster), None)
+        if place is None:
+            if self.default is None and call.cluster in self.known:
+                wanted_one = f"one to {self.script[0].cluster}" if self.script else "none"
+                self.problems.append(f"call: expected {wanted_one}, got {shown}")
             return self.default
-        scripted = self.script[0]
-        if scripted.cluster != call.cluster:
-            self.problems.append(f"call: expected one to {scripted.cluster}, got {shown}")
-            return None
-        self.script.pop(0)
+        scripted = self.script.pop(place)
         wanted = scripted.wanted
         for name, value, actual in (("method", wanted.method, call.method), ("path", wanted.path, call.path)):
             if value is not None and value != actual:

@@ -6,10 +6,11 @@
     filter: {fuel: 100k, ...}     # the filter's settings, as in a gateway's config; a case may add its own
     cases:
       - name: text
-        config: plain | {...}
+        config: plain | {...}     # or text: a configuration that is not JSON; without both, none, or --config
         filter: {...}
         clock: 2026-01-01T00:00:00Z   # what the clock says at the start (this is the default); it stands still but for waiting
         seed: 1                   # of the random numbers
+        own_vm: true              # see below
         request:                  # what the client sends; all optional
           method: GET
           path: /
@@ -18,19 +19,22 @@
           chunks: 3 | [2, 5]      # the body in chunks of that size, or of these sizes and a rest; without it: sized
           trailers: [...]         # after chunks
         response: {status: 200, headers: [...], body: BODY, chunks: ..., trailers: [...], delay: 0.5}   # the service's answer
-        calls:                    # answers to the filter's calls, taken in this order
+        calls:                    # the filter's calls and their answers, for each cluster in this order
           - {cluster: auth, method: GET, path: /check, headers: {name: value}, body: BODY,   # what is expected of the call
              delay: 0.05, answer: {status: 200, headers: [...], body: BODY, trailers: [...]}}
           - {cluster: auth, answer: timeout | reset | unreachable | unknown}
+        services: {auth: [{status: 200, ..., delay: 0.05}, null]}   # the same in two parts: answers, the last for all further
+                                  # calls, null for a connection that is closed; what is expected is under expect: calls
         wait: 1.5                 # seconds that pass after the exchange: ticks run, answers arrive
         expect:
           upstream: none          # the request did not get there, or:
           upstream: {method: GET, path: /, headers: {name: value}, body: BODY, trailers: {...}}
           response: none          # the stream was reset, or:
           response: {status: 200, headers: {name: value}, body: BODY, trailers: {...}}
-          reply: DETAILS          # a local reply with these details answered the client; none: no local reply did
+          reply: DETAILS          # a local reply with these details answered the client; any: some did; none: none did
           log: [text, {level: warning, text: ...}]   # lines, in this order, among others
           no_log: [text]          # no line holds it
+          calls: {auth: [{method: GET, path: /check, headers: {...}, body: BODY}]}   # with services
           metrics: {name: value}  # counters and gauges, at the end
           failure: fuel           # a callback ended so (fuel, deadline, trap, memory, ...); without it, none may
           fuel: 20000             # no callback of the exchange takes more
@@ -41,6 +45,9 @@
     refused:                      # configurations that proxy_on_configure must answer with 0
       - {name: text, config: ... | text: not JSON, reason: what a log line of the filter contains}
 
+Cases of one configuration and equal settings share a VM, in the order of the file, as streams do in a gateway. A case has a VM
+of its own with `clock`, `seed`, `exchanges`, `own_vm: true`, or `metrics` to expect.
+
 BODY is a text or {text: ..., times: N}. An expected header is a value (one field), a list of values (in order) or null
 (no such field); others are not looked at. Bodies and header values are UTF-8.
 """
@@ -50,7 +57,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +73,8 @@ CLOCK: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 NO_ANSWERS: Final = ("timeout", "reset", "unreachable", "unknown")
 FILE: Final = "cases.yaml"
+EXCHANGE: Final = ("request", "response", "calls", "services", "wait", "expect")
+"""The keys of an exchange."""
 
 
 class CaseError(Exception):
@@ -116,7 +125,7 @@ class WantedLine:
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What an exchange must come to. `upstream` None: the request must not get there; `downstream` None: the client gets no
-    response. `reply` None: whether it was a local reply is not looked at; "": it was none."""
+    response. `reply`: the details of a local reply, none or any; None: it is not looked at."""
 
     upstream: Wanted | None
     downstream: Wanted | None
@@ -162,6 +171,9 @@ class Case:
     settings: Mapping[str, Any]
     clock: float = CLOCK
     seed: int = 1
+    own_vm: bool = False
+    portable: bool = True
+    """It can run in any host: it asks for no clock, randomness, settings or faults."""
 
     @property
     def request(self) -> Sent:
@@ -178,6 +190,23 @@ class Case:
     @property
     def downstream(self) -> Wanted | None:
         return self.exchanges[0].expected.downstream
+
+    @property
+    def services(self) -> Mapping[str, Sequence[Sent | None]]:
+        """What each service that the filter calls answers, in turn; None: it closes the connection."""
+        found: dict[str, list[Sent | None]] = {}
+        for call in self.exchanges[0].calls:
+            said = call.answer
+            found.setdefault(call.cluster, []).append(None if isinstance(said, str) else replace(said, delay=call.delay))
+        return found
+
+    @property
+    def calls(self) -> Mapping[str, Sequence[Wanted]]:
+        """The calls that are expected, by the service."""
+        found: dict[str, list[Wanted]] = {}
+        for call in self.exchanges[0].calls:
+            found.setdefault(call.cluster, []).append(call.wanted)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,24 +293,33 @@ def read_case(entry: dict[str, Any], configs: dict[str, Any]) -> Case:
 
 
 def read_named(name: str, entry: dict[str, Any], configs: dict[str, Any]) -> Case:
-    own = ("name", "config", "filter", "clock", "seed")
+    own = ("name", "config", "text", "filter", "clock", "seed", "own_vm")
     configuration = None
     if "config" in entry:
         config = entry["config"]
         if isinstance(config, str) and config not in configs:
             raise CaseError(f"no config is named {config}")
         configuration = as_json(configs[config] if isinstance(config, str) else config)
+    if "text" in entry:
+        configuration = str(entry["text"]).encode()
     if "exchanges" in entry:
         only(entry, *own, "exchanges")
         exchanges = [read_exchange(one) for one in entry["exchanges"]]
         if not exchanges:
             raise CaseError("exchanges: is empty")
     else:
-        only(entry, *own, "request", "response", "calls", "wait", "expect")
+        only(entry, *own, *EXCHANGE)
         exchanges = [read_exchange({key: value for key, value in entry.items() if key not in own})]
     clock = entry.get("clock", CLOCK)
     seconds = read_clock(clock) if not isinstance(clock, int | float) else float(clock)
-    return Case(name, configuration, exchanges, mapping(entry.get("filter", {})), seconds, int(entry.get("seed", 1)))
+    alone = bool(entry.get("own_vm")) or any(key in entry for key in ("clock", "seed", "exchanges"))
+    alone = alone or any(one.expected.metrics is not None for one in exchanges)
+    settings = mapping(entry.get("filter", {}))
+    portable = not any(key in entry for key in ("clock", "seed", "filter"))
+    portable = portable and all(
+        one.expected.failure is None and all(call.answer != "unknown" for call in one.calls) for one in exchanges
+    )
+    return Case(name, configuration, exchanges, settings, seconds, int(entry.get("seed", 1)), alone, portable)
 
 
 def read_clock(clock: str | datetime) -> float:
@@ -291,7 +329,7 @@ def read_clock(clock: str | datetime) -> float:
 
 
 def read_exchange(entry: dict[str, Any]) -> Exchange:
-    only(entry, "request", "response", "calls", "wait", "expect")
+    only(entry, *EXCHANGE)
     request = entry.get("request", {})
     only(request, "method", "path", "headers", "body", "chunks", "trailers")
     response = entry.get("response", {})
@@ -300,19 +338,19 @@ def read_exchange(entry: dict[str, Any]) -> Exchange:
         request=read_sent(request),
         response=read_sent(response),
         expected=read_expected(entry["expect"]),
-        calls=[read_call(one) for one in entry.get("calls", ())],
+        calls=[*(read_call(one) for one in entry.get("calls", ())), *read_services(entry)],
         wait=float(entry.get("wait", 0)),
     )
 
 
 def read_expected(entry: dict[str, Any]) -> Expected:
-    only(entry, "upstream", "response", "reply", "log", "no_log", "metrics", "failure", "fuel", "memory")
+    only(entry, "upstream", "response", "reply", "log", "no_log", "calls", "metrics", "failure", "fuel", "memory")
     upstream, response = entry.get("upstream", {}), entry.get("response", {})
     reply = entry.get("reply")
     return Expected(
         upstream=None if upstream == "none" else read_wanted(upstream, "method", "path", "headers", "body", "trailers"),
         downstream=None if response == "none" else read_wanted(response, "status", "headers", "body", "trailers"),
-        reply="" if reply == "none" else reply,
+        reply=reply,
         log=[read_line(one) for one in entry.get("log", ())],
         no_log=[str(one) for one in entry.get("no_log", ())],
         metrics={str(name): int(value) for name, value in entry["metrics"].items()} if "metrics" in entry else None,
@@ -353,6 +391,20 @@ def read_call(entry: dict[str, Any]) -> ScriptedCall:
         answer = read_sent(answer)
     wanted = {key: value for key, value in entry.items() if key in ("method", "path", "headers", "body")}
     return ScriptedCall(str(entry["cluster"]), answer, read_wanted(wanted), float(entry.get("delay", 0)))
+
+
+def read_services(entry: dict[str, Any]) -> list[ScriptedCall]:
+    """Calls in two parts: what services answer, and what is expected of them."""
+    services = entry.get("services", {})
+    found = []
+    for cluster, calls in entry["expect"].get("calls", {}).items():
+        answers = services.get(cluster) or [None]
+        for number, wanted in enumerate(calls):
+            answer = answers[min(number, len(answers) - 1)]
+            sent = "unreachable" if answer is None else read_sent(answer)
+            delay = 0.0 if isinstance(sent, str) else sent.delay
+            found.append(ScriptedCall(cluster, sent, read_wanted(wanted), delay))
+    return found
 
 
 def read_refusal(entry: dict[str, Any]) -> Refusal:
@@ -404,8 +456,14 @@ def field_problems(wanted: Mapping[str, Sequence[bytes]], fields: Sequence[tuple
     for name, values in wanted.items():
         actual = [value for key, value in fields if key.lower() == name.encode()]
         if actual != list(values):
-            found.append(f"{name}: expected {list(values)}, got {actual}")
+            found.append(f"{name}: expected {values_text(values)}, got {values_text(actual)}")
     return found
+
+
+def values_text(values: Sequence[bytes]) -> str:
+    """The values of a field, for people."""
+    shown = [repr(value.decode("utf-8", "backslashreplace")) for value in values]
+    return ", then ".join(shown) or "no such field"
 
 
 def split(body: bytes, plan: int | list[int]) -> list[bytes]:

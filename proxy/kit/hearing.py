@@ -35,7 +35,7 @@ class Hearing(Writer):
     def __init__(self, level: str = "debug") -> None:
         super().__init__()
         self.level = level
-        self.lines: list[Line] = []
+        self.logged: list[Line] = []
         self.faults: list[Fault] = []
         self.remarks: list[dict[str, Any]] = []
         """The gateway's own lines: refused host calls, denied ones, warnings."""
@@ -55,7 +55,7 @@ class Hearing(Writer):
         fields = json.loads(line)
         match fields["event"]:
             case "filter_log":
-                self.lines.append(Line(fields["filter"], fields["level"], fields["message"], fields["callback"]))
+                self.logged.append(Line(fields["filter"], fields["level"], fields["message"], fields["callback"]))
             case "filter_failed":
                 self.faults.append(Fault(fields["filter"], fields["callback"], fields["reason"], fields["message"]))
             case _:

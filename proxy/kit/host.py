@@ -2,17 +2,13 @@
 
 import random
 from collections.abc import Callable
-from typing import Final
 
 from proxy.abi.proxy_wasm.host import BAD_ARGUMENT, DENIED, MOST_RANDOM, OK, Host
 from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.kit.clock import Clock
 
-TOLD: Final = 1 << 20
-"""A `denied` call with a number above this is the tracer's (kit/tracing.py), not a refusal's."""
-
-Listener = Callable[[VmSlot, int], None]
-"""Told every word that a tracing bridge says."""
+Listener = Callable[[VmSlot, int], bool]
+"""Told every word that a tracing module says; False: it is the number of a refused function."""
 
 
 class KitHost(Host):
@@ -26,9 +22,7 @@ class KitHost(Host):
         self.operations |= {0: self.get_time, 1: self.get_random}
 
     def __call__(self, operation: int) -> int:
-        if operation == DENIED and self.listener is not None:
-            (word,) = self.words(1)
-            self.listener(self.slot, word)
+        if operation == DENIED and self.listener is not None and self.listener(self.slot, self.words(1)[0]):
             return OK
         return super().__call__(operation)
 

@@ -35,15 +35,21 @@ class Total:
         self.tell(added)
 
 
+def nothing() -> None:
+    """Nobody looks."""
+
+
 class Meter:
     """The callbacks of filters, in their order."""
 
     def __init__(self) -> None:
         self.callbacks: list[Callback] = []
+        self.after: Callable[[], None] = nothing
+        """Called after each callback, while its stream's heads are as it left them."""
 
     def watch(self, plugin: Plugin) -> None:
         """From now on, every call into this filter (its start is over)."""
-        running = {"name": "", "fuel": 0}
+        running: dict[str, Any] = {"name": "", "fuel": 0}
 
         def entered(name: str) -> Callable[[Any], None]:
             return lambda added: running.update(name=name)
@@ -54,8 +60,8 @@ class Meter:
         def took(seconds: float) -> None:
             vm = plugin.slot.vm
             memory = vm.store.guest_memory() if vm is not None else 0
-            name, fuel = str(running["name"]), int(running["fuel"])
-            self.callbacks.append(Callback(plugin.name, name, fuel, seconds, memory))
+            self.callbacks.append(Callback(plugin.name, running["name"], running["fuel"], seconds, memory))
+            self.after()
 
         own: Any = plugin
         own.calls = {number: Total(counter, entered(NAMES[number])) for number, counter in plugin.calls.items()}

@@ -13,8 +13,8 @@ from proxy.abi.memory import HeadError
 from proxy.abi.proxy_wasm.load import Prepared
 from proxy.config.model import Config
 from proxy.kit import verdict
-from proxy.kit.calls import MadeCall, ScriptedCalls
-from proxy.kit.cases import Case, CaseError, Cases, Refusal
+from proxy.kit.calls import MadeCall
+from proxy.kit.cases import CLOCK, Case, CaseError, Cases, Refusal
 from proxy.kit.clock import Clock
 from proxy.kit.hearing import Fault, Hearing, Line
 from proxy.kit.meter import Callback
@@ -64,24 +64,44 @@ class Player:
         self.log_level = log_level
         self.ready: dict[str, tuple[Config, Prepared]] = {}
         """By settings: what has been compiled."""
+        self.running: dict[str, Runtime] = {}
+        """By settings and configuration: the VM that cases share."""
+        self.tracer = Tracer([])
+        self.clusters = frozenset(call.cluster for case in cases.cases for one in case.exchanges for call in one.calls)
 
     def run(self, chosen: Callable[[str], bool] = lambda name: True) -> Iterator[Result]:
         """A result for each chosen case and refusal, in order. Raises CaseError, SetupError."""
-        for case in self.cases.cases:
-            if chosen(case.name):
-                yield self.timed(case.name, lambda case=case: self.play(case))  # type: ignore[misc]
+        cases = [case for case in self.cases.cases if chosen(case.name)]
+        last = {self.key(case): case for case in cases}
+        try:
+            for case in cases:
+                yield self.timed(case.name, lambda result, case=case: self.play(case, result))  # type: ignore[misc]
+                if last[self.key(case)] is case and (over := self.running.pop(self.key(case), None)) is not None:
+                    over.close()
+        finally:
+            while self.running:
+                self.running.popitem()[1].close()
         for refusal in self.cases.refusals:
             if chosen(refusal.name):
-                yield self.timed(refusal.name, lambda refusal=refusal: self.refuse(refusal))  # type: ignore[misc]
+                yield self.timed(refusal.name, lambda result, refusal=refusal: self.refuse(refusal, result))  # type: ignore[misc]
 
-    def timed(self, name: str, play: Callable[[], Result]) -> Result:
+    def timed(self, name: str, play: Callable[[Result], None]) -> Result:
+        result = Result(name, [])
+        self.tracer.lines = result.trace
         begun = time.perf_counter()
         with Hearing() as hearing:
-            result = play()
-        result.name = name
-        result.lines = hearing.lines
+            play(result)
+        result.lines = hearing.logged
         result.seconds = time.perf_counter() - begun
         return result
+
+    def key(self, case: Case) -> str:
+        """Cases with an equal one share a VM."""
+        settings = json.dumps(dict(case.settings), sort_keys=True, default=str)
+        return f"{case.name if case.own_vm else ''}\n{settings}\n{self.configuration_of(case)!r}"
+
+    def configuration_of(self, case: Case) -> bytes:
+        return case.configuration if case.configuration is not None else self.configuration
 
     def prepared(self, settings: Mapping[str, Any], configuration: bytes) -> tuple[Config, Prepared]:
         merged = {**self.cases.settings, **settings}
@@ -95,48 +115,45 @@ class Player:
         config, prepared = self.ready[key]
         return config, configured(prepared, configuration)
 
-    def runtime(
-        self, case: Case | None, configuration: bytes, tracer: Tracer | None, calls: ScriptedCalls | None = None
-    ) -> Runtime:
-        config, prepared = self.prepared(case.settings if case is not None else {}, configuration)
-        clock = calls.clock if calls is not None else Clock(0.0)
-        seed = case.seed if case is not None else 1
-        return Runtime(config, prepared, clock, seed, tracer.hear if tracer is not None else None, calls=calls)
+    def runtime(self, settings: Mapping[str, Any], configuration: bytes, clock: float, seed: int) -> Runtime:
+        config, prepared = self.prepared(settings, configuration)
+        runtime = Runtime(config, prepared, Clock(clock), seed, self.tracer.hear if self.tracing else None)
+        runtime.calls.known = self.clusters
+        return runtime
 
-    def play(self, case: Case) -> Result:
-        """One case, from the filter's start to its end."""
-        result = Result(case.name, [])
-        tracer = Tracer(result.trace) if self.tracing else None
-        calls = ScriptedCalls(Clock(case.clock))
-        configuration = case.configuration if case.configuration is not None else self.configuration
-        try:
-            runtime = self.runtime(case, configuration, tracer, calls)
-        except RefusedError as error:
-            result.problems.append(error.name)
-            return result
-        with runtime:
-            for number, exchange in enumerate(case.exchanges, 1):
-                prefix = f"exchange {number}: " if len(case.exchanges) > 1 else ""
-                calls.script = list(exchange.calls)
-                try:
-                    played = self.exchange(runtime, case, number - 1)
-                except HeadError as error:
-                    result.problems.append(f"{prefix}the gateway does not take this message: {error.reason}")
-                    break
-                result.played.append(played)
-                result.problems += [prefix + line for line in played.problems]
+    def play(self, case: Case, result: Result) -> None:
+        """One case; on a new VM, or on that of the cases before it."""
+        key = self.key(case)
+        runtime = self.running.get(key)
+        if runtime is None:
+            try:
+                runtime = self.runtime(case.settings, self.configuration_of(case), case.clock, case.seed)
+            except RefusedError as error:
+                result.problems.append(error.name)
+                return
+            self.running[key] = runtime
+        for number, exchange in enumerate(case.exchanges, 1):
+            prefix = f"exchange {number}: " if len(case.exchanges) > 1 else ""
+            runtime.calls.script = list(exchange.calls)
+            try:
+                played = self.exchange(runtime, case, number - 1)
+            except HeadError as error:
+                result.problems.append(f"{prefix}the gateway does not take this message: {error.reason}")
+                break
+            result.played.append(played)
+            result.problems += [prefix + line for line in played.problems]
+        if case.own_vm:
             runtime.finish()
-        return result
 
     def exchange(self, runtime: Runtime, case: Case, index: int) -> Played:
         exchange, hearing, meter, calls = case.exchanges[index], heard(), runtime.meter, runtime.calls
         first = index == 0  # what the start logged belongs to the first exchange
-        lines, faults = (0 if first else len(hearing.lines)), len(hearing.faults)
+        lines, faults = (0 if first else len(hearing.logged)), len(hearing.faults)
         callbacks, made = len(meter.callbacks), len(calls.made)
         outcome = Stream(runtime, exchange.request, exchange.response).run()
         runtime.clock.pass_time(exchange.wait, runtime.settle)
         played = Played(
-            outcome, hearing.lines[lines:], hearing.faults[faults:], meter.callbacks[callbacks:], calls.made[made:],
+            outcome, hearing.logged[lines:], hearing.faults[faults:], meter.callbacks[callbacks:], calls.made[made:],
             runtime.metrics(), runtime.used_memory(), [],
         )  # fmt: skip
         played.problems = [
@@ -147,21 +164,18 @@ class Player:
         ]
         return played
 
-    def refuse(self, refusal: Refusal) -> Result:
+    def refuse(self, refusal: Refusal, result: Result) -> None:
         """A configuration that must be refused."""
-        result = Result(refusal.name, [])
-        tracer = Tracer(result.trace) if self.tracing else None
         try:
-            self.runtime(None, refusal.configuration, tracer).close()
+            self.runtime({}, refusal.configuration, CLOCK, 1).close()
         except RefusedError as error:
             if error.cause:
                 result.problems.append(f"expected a refusal, got a fault: {error.name}")
             elif refusal.reason not in "\n".join(error.lines):
                 said = " | ".join(error.lines) or "nothing"
                 result.problems.append(f"log: expected {refusal.reason!r} with the refusal, it logged {said}")
-            return result
+            return
         result.problems.append("expected the configuration to be refused, the filter took it")
-        return result
 
 
 def heard() -> Hearing:
@@ -180,4 +194,4 @@ def cases_of(path: Path) -> Cases:
     return read(*find(path))
 
 
-__all__ = ["CaseError", "Played", "Player", "Result", "SetupError", "cases_of"]
+__all__ = ["CaseError", "Played", "Player", "RefusedError", "Result", "SetupError", "cases_of"]

@@ -1,4 +1,4 @@
-"""A worker's filters without the worker: the gateway's own chains under a clock of the kit's, in one process, without sockets."""
+"""A worker's filters without the worker: the gateway's own chains under the kit's clock, in one process, without sockets."""
 
 import dataclasses
 import random
@@ -19,7 +19,7 @@ from proxy.sharing.limits import limits_by_space
 from proxy.sharing.store import SharedStore
 from proxy.telemetry.telemetry import Telemetry
 
-LOCAL = HeadOptions(forwarded="off", request_id="off", via=None, trailers=True)
+LOCAL = HeadOptions(forwarded="off", request_id="off", via=None, trailers=True, underscores="keep")
 """Heads without anything that a gateway adds."""
 
 MOST_QUEUE_TURNS = 1000

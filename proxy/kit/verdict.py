@@ -24,8 +24,7 @@ def problems(
     found = failure_problems(expected, faults)
     found += request_problems(expected.upstream, outcome.upstream)
     found += response_problems(expected.downstream, outcome)
-    if expected.reply is not None and expected.reply != outcome.reply:
-        found.append(f"local reply: expected {expected.reply or 'none'}, got {outcome.reply or 'none'}")
+    found += reply_problems(expected.reply, outcome.reply)
     found += log_problems(expected.log, expected.no_log, lines)
     for name, value in (expected.metrics or {}).items():
         if metrics.get(name) != value:
@@ -43,8 +42,16 @@ def problems(
 def failure_problems(expected: Expected, faults: Sequence[Fault]) -> list[str]:
     reasons = [fault.reason for fault in faults]
     if expected.failure is not None:
-        return [] if expected.failure in reasons else [f"failure: expected {expected.failure}, got {', '.join(reasons) or 'none'}"]
+        if expected.failure in reasons:
+            return []
+        return [f"failure: expected {expected.failure}, got {', '.join(reasons) or 'none'}"]
     return [f"failure: {fault.callback}: {fault.reason}: {fault.message}" for fault in faults]
+
+
+def reply_problems(wanted: str | None, got: str | None) -> list[str]:
+    if wanted is None or wanted == got or (wanted == "none" and got is None) or (wanted == "any" and got is not None):
+        return []
+    return [f"local reply: expected {wanted}, got {'none' if got is None else got or 'one without details'}"]
 
 
 def request_problems(wanted: Wanted | None, got: Message | None) -> list[str]:
@@ -72,7 +79,7 @@ def response_problems(wanted: Wanted | None, outcome: Outcome) -> list[str]:
     found = [] if got.complete else ["response: was not finished"]
     if got.status != wanted.status:
         said = bytes(got.body[:MOST_SHOWN])
-        by = f" (local reply {outcome.reply}{f' of {outcome.answered_by}' if outcome.answered_by else ''})" if outcome.reply else ""
+        by = f", local reply {outcome.reply}" if outcome.reply is not None else ""
         found.append(f"response status: expected {wanted.status}, got {got.status}{by}: {said!r}")
     return found + [f"response {line}" for line in message_problems(wanted, got)]
 

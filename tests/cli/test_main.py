@@ -58,7 +58,17 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["run"], ["check"], ["filter"], ["filter", "inspect"], ["bench"], ["demo"]],
+    [
+        [],
+        ["run"],
+        ["check"],
+        ["filter"],
+        ["filter", "inspect"],
+        ["bench"],
+        ["demo"],
+        ["explain"],
+        *(["filter", name] for name in ("new", "build", "test", "verify", "bench")),
+    ],
     ids=lambda arguments: " ".join(arguments),
 )
 def test_every_help_says_what_it_does_with_an_example(arguments: list[str]) -> None:

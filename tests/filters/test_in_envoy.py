@@ -17,16 +17,21 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import client
 from tests.conformance.envoy import Envoy, EnvoyFilter, require_envoy
-from tests.conformance.upstream import Answer, Upstream, chunked, head, sized
-from tests.conformance.wire import WireError
 from tests.filters import cases
+from tests.filters.exchange import Services, exchange
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 
 REJECTED = re.compile(r"lds: listener '([^']+)' config rejected")
-CHUNK_PAUSE = 0.002  # seconds between chunks, so that they stay apart on their way
+
+# source.address is who connected, and request ids are left alone.
+AS_IN_PENSTOCK = {
+    "use_remote_address": True,
+    "skip_xff_append": True,
+    "generate_request_id": False,
+    "preserve_external_request_id": True,
+}
 
 
 @dataclass(slots=True)
@@ -54,6 +59,7 @@ class ManyListeners(Envoy):
         """A listener whose chain is the filter with that configuration. `name` also names the plugin, for its log."""
         listener = copy.deepcopy(template)
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        manager |= AS_IN_PENSTOCK
         tested = EnvoyFilter(self.wasm, configuration, name=name, vm_id="shared")
         manager["http_filters"].insert(0, tested.http_filter(0))
         return {**listener, "name": name}
@@ -80,9 +86,9 @@ async def run_cases(tested: cases.Cases) -> Outcome:
         listeners.setdefault(case.configuration, f"accepted-{len(listeners)}")
     refused = {f"refused-{index}": one for index, one in enumerate(tested.refusals)}
     problems: dict[str, list[str]] = {}
-    async with Upstream() as upstream:
+    async with Services(tested) as services:
         envoy = ManyListeners(
-            clusters={"service": upstream.port},
+            clusters=services.ports,
             wasm=tested.wasm,
             accepted={name: configuration for configuration, name in listeners.items()},
             refused={name: one.configuration for name, one in refused.items()},
@@ -90,52 +96,9 @@ async def run_cases(tested: cases.Cases) -> Outcome:
         async with envoy:
             ports = envoy.ports()
             for case in tested.cases:
-                problems[case.name] = await exchange(case, ports[listeners[case.configuration]], upstream)
+                problems[case.name] = await exchange(case, ports[listeners[case.configuration]], services)
             logs = refusal_logs(envoy)
     return Outcome(problems, {one.name: logs.get(name) for name, one in refused.items()})
-
-
-async def exchange(case: cases.Case, port: int, upstream: Upstream) -> list[str]:
-    """Plays one case; returns what differs."""
-    upstream.requests.clear()
-    upstream.answers = [answer(case.response)]
-    request = case.request
-    if request.chunks is None:
-        target = client.request(request.method, request.path, latin(request.headers), request.body)
-        pieces = [target]
-    else:
-        pieces = client.chunked_request(request.method, request.path, request.chunks, latin(request.headers))
-    try:
-        response = await client.fetch(port, pieces, CHUNK_PAUSE)
-    except (WireError, TimeoutError, OSError) as error:
-        return [f"no response: {error!r}"]
-    found = [response.error] if response.error else []
-    if response.status != case.downstream.status:
-        found.append(f"status: expected {case.downstream.status}, got {response.status}")
-    found += [f"response {line}" for line in case.downstream.problems(response.headers, bytes(response.body))]
-    if case.upstream is None:
-        found += [f"the request went upstream: {one.start_line!r}" for one in upstream.requests]
-    elif len(upstream.requests) != 1:
-        found.append(f"{len(upstream.requests)} requests went upstream")
-    else:
-        received = upstream.requests[0]
-        found += [f"request {line}" for line in case.upstream.problems(received.headers, bytes(received.body))]
-    return found
-
-
-def answer(sent: cases.Sent) -> Answer:
-    """What the service does in this case."""
-    fields = latin(sent.headers)
-    if sent.chunks is not None:
-        return chunked(sent.chunks, sent.status, fields, CHUNK_PAUSE, latin(sent.trailers))
-    if "content-length" in dict(fields):  # the answer to HEAD
-        return Answer([head(sent.status, fields)])
-    return sized(sent.body, sent.status, fields)
-
-
-def latin(fields: cases.Fields) -> list[tuple[str, str]]:
-    """Header values as UTF-8 bytes, each a character, as the wire modules encode them."""
-    return [(name, value.encode().decode("latin-1")) for name, value in fields]
 
 
 def refusal_logs(envoy: Envoy) -> dict[str, str]:

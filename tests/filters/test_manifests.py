@@ -26,7 +26,7 @@ def module(name: str) -> wasmtime.Module:
 
 def test_there_are_filters() -> None:
     """The tables below are not empty."""
-    assert NAMES == ["basic-auth", "body-rewrite", "header-rewrite"]
+    assert {"basic-auth", "body-rewrite", "header-rewrite", "rate-limit"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

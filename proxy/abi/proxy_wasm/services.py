@@ -93,7 +93,7 @@ class Services(NamedTuple):
     space: Callable[[bytes], Space] | None = None
     """Shared data and queues by the name of their space; None: no filter here shares anything."""
     host: Callable[[Any], Callable[[int], int]] | None = None
-    """`host(slot)` answers the core's calls to Python for a new VM of `slot`, in the place of Host: the kit's has its own clock."""
+    """`host(slot)` answers the core's calls to Python for a new VM of `slot`, in Host's place: the kit's has its own clock."""
 
 
 ALONE: Final = Services()
