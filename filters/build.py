@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         raise BuildError(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
 
 
-def zig(source: str, output: Path) -> None:
+def zig(source: str, output: Path, cpu: str = "generic") -> None:
     """One .zig file with the modules of filters/zig. ReleaseSafe: a filter reads what strangers write."""
     try:
         version = importlib.metadata.version("ziglang")
@@ -47,10 +47,17 @@ def zig(source: str, output: Path) -> None:
         version = "none"
     if version.split(".post")[0] != ZIG_VERSION:
         raise BuildError(f"ziglang {version} is installed, needed is: pip install ziglang=={ZIG_VERSION}")
-    options = "-target wasm32-freestanding -OReleaseSafe -fno-entry -rdynamic -fstrip -fsingle-threaded --stack 65536"
-    modules = f"--dep proxy_wasm --dep config -Mroot={source} -Mproxy_wasm=zig/proxy_wasm.zig"
-    modules += " --dep proxy_wasm -Mconfig=zig/config.zig"
+    options = (
+        f"-target wasm32-freestanding -mcpu={cpu} -OReleaseSafe -fno-entry -rdynamic -fstrip -fsingle-threaded --stack 65536"
+    )
+    modules = f"--dep proxy_wasm --dep config --dep address -Mroot={source} -Mproxy_wasm=zig/proxy_wasm.zig"
+    modules += " --dep proxy_wasm -Mconfig=zig/config.zig --dep proxy_wasm --dep config -Maddress=zig/address.zig"
     run([sys.executable, "-m", "ziglang", "build-exe", *options.split(), f"-femit-bin={output}", *modules.split()])
+
+
+def zig_simd(source: str, output: Path) -> None:
+    """The same with 128-bit vectors, for arithmetic on long numbers."""
+    zig(source, output, "generic+simd128")
 
 
 def assemblyscript(source: str, output: Path) -> None:
@@ -65,7 +72,13 @@ def assemblyscript(source: str, output: Path) -> None:
 RECIPES: dict[str, tuple[Callable[[str, Path], None], str]] = {
     "basic-auth": (zig, "basic-auth/basic_auth.zig"),
     "body-rewrite": (zig, "body-rewrite/body_rewrite.zig"),
+    "cors": (zig, "cors/cors.zig"),
+    "ext-auth": (zig, "ext-auth/ext_auth.zig"),
     "header-rewrite": (assemblyscript, "header-rewrite/header_rewrite.ts"),
+    "ip-restriction": (zig, "ip-restriction/ip_restriction.zig"),
+    "jwt-auth": (zig_simd, "jwt-auth/jwt_auth.zig"),
+    "key-auth": (zig, "key-auth/key_auth.zig"),
+    "rate-limit": (zig, "rate-limit/rate_limit.zig"),
 }
 
 

@@ -47,7 +47,6 @@ const User = struct {
 };
 
 const Root = struct {
-    arena: std.heap.ArenaAllocator,
     challenge: []const u8,
     forward_credentials: bool,
     users: std.array_hash_map.String(User),
@@ -61,34 +60,28 @@ const Root = struct {
         _ = self.nobody.accepts(credentials.password);
         return null;
     }
+
+    pub const read = readConfiguration;
 };
 
-// One VM may serve several configurations, each a root context.
-var roots: pw.ContextMap(*Root) = .{};
-var root_of_stream: pw.ContextMap(u32) = .{};
+var roots: config.Roots(Root, "basic-auth") = .{};
 
 // ---- callbacks ----
 
-export fn proxy_on_context_create(context: u32, root: u32) void {
-    if (root != 0) root_of_stream.put(context, root);
+export fn proxy_on_context_create(context: u32, parent: u32) void {
+    roots.create(context, parent);
 }
 
-export fn proxy_on_configure(id: u32, _: usize) bool {
-    const root = readConfiguration() catch |reason| switch (reason) {
-        error.Refused => return false,
-        error.OutOfMemory => pw.outOfMemory(),
-    };
-    drop(id);
-    roots.put(id, root);
-    return true;
+export fn proxy_on_configure(root: u32, _: usize) bool {
+    return roots.configure(root);
 }
 
 export fn proxy_on_request_headers(context: u32, _: u32, _: bool) pw.Action {
     pw.request_headers.remove(user_header);
     for (user_header_spellings) |name| pw.request_headers.remove(name);
 
-    const root = rootOf(context) orelse {
-        pw.sendLocalResponse(500, "basic_auth_not_configured", "", "cache-control", "no-store");
+    const root = roots.of(context) orelse {
+        pw.sendLocalResponse(500, "basic_auth_not_configured", "", &.{.{ "cache-control", "no-store" }});
         return .pause;
     };
     const header = pw.request_headers.get("authorization") orelse return deny(root, "basic_auth_no_credentials");
@@ -104,24 +97,11 @@ export fn proxy_on_request_headers(context: u32, _: u32, _: bool) pw.Action {
 }
 
 export fn proxy_on_delete(context: u32) void {
-    if (!root_of_stream.remove(context)) drop(context);
-}
-
-fn rootOf(context: u32) ?*Root {
-    const id = root_of_stream.get(context) orelse return null;
-    const root = roots.get(id.*) orelse return null;
-    return root.*;
-}
-
-fn drop(id: u32) void {
-    const root = roots.get(id) orelse return;
-    var arena = root.*.arena; // a copy: the root lies in its own arena
-    _ = roots.remove(id);
-    arena.deinit();
+    roots.delete(context);
 }
 
 fn deny(root: *const Root, details: []const u8) pw.Action {
-    pw.sendLocalResponse(401, details, "401 Unauthorized\n", "www-authenticate", root.challenge);
+    pw.sendLocalResponse(401, details, "401 Unauthorized\n", &.{.{ "www-authenticate", root.challenge }});
     return .pause;
 }
 
@@ -183,12 +163,7 @@ fn finish(outer: Sha256, digest: Digest) Digest {
 
 // ---- reading the configuration ----
 
-fn readConfiguration() config.Error!*Root {
-    var arena = std.heap.ArenaAllocator.init(pw.allocator);
-    errdefer arena.deinit();
-    const memory = arena.allocator();
-    const reader = config.Reader{ .arena = memory, .filter = "basic-auth" };
-
+fn readConfiguration(reader: config.Reader) config.Error!Root {
     const settings = try reader.object();
     try reader.onlyKeys(settings, "the configuration", &.{ "realm", "users", "forward_credentials", "max_iterations" });
 
@@ -208,7 +183,7 @@ fn readConfiguration() config.Error!*Root {
 
     const users = try reader.asObject(settings.get("users") orelse return reader.refuse("users: is missing", .{}), "users");
     if (users.count() == 0) return reader.refuse("users: is empty, nobody could get in", .{});
-    const root = try memory.create(Root);
+    var root: Root = undefined;
     root.users = .empty;
     root.nobody = .{ .salt = "", .iterations = 1, .hash = @splat(0) };
     for (users.keys(), users.values()) |name, value| {
@@ -219,11 +194,10 @@ fn readConfiguration() config.Error!*Root {
             root.nobody.iterations = user.iterations;
             root.nobody.salt = user.salt;
         }
-        try root.users.put(memory, name, user);
+        try root.users.put(reader.arena, name, user);
     }
-    root.challenge = try challenge(memory, realm);
+    root.challenge = try challenge(reader.arena, realm);
     root.forward_credentials = forward;
-    root.arena = arena; // last: from here on nothing is allocated through the local copy
     return root;
 }
 

@@ -15,11 +15,12 @@ const most_rules = 16;
 
 /// What one configuration says.
 const Root = struct {
-    arena: std.heap.ArenaAllocator,
     request: []const Rule,
     response: []const Rule,
     types: []const []const u8,
     force_identity: bool,
+
+    pub const read = readConfiguration;
 };
 
 /// How many bytes of its needle each rule of one direction holds back.
@@ -28,9 +29,8 @@ const Progress = struct {
     held: [most_rules]u8 = @splat(0),
 };
 
-// One VM may serve several configurations, each a root context. Only a body that is being edited has a Progress.
-var roots: pw.ContextMap(*Root) = .{};
-var root_of_stream: pw.ContextMap(u32) = .{};
+var roots: config.Roots(Root, "body-rewrite") = .{};
+// Only a body that is being edited has a Progress.
 var requests: pw.ContextMap(Progress) = .{};
 var responses: pw.ContextMap(Progress) = .{};
 
@@ -40,22 +40,16 @@ const largest_idle_buffer = 2 * 1024 * 1024;
 
 // ---- callbacks ----
 
-export fn proxy_on_context_create(context: u32, root: u32) void {
-    if (root != 0) root_of_stream.put(context, root);
+export fn proxy_on_context_create(context: u32, parent: u32) void {
+    roots.create(context, parent);
 }
 
-export fn proxy_on_configure(id: u32, _: usize) bool {
-    const root = readConfiguration() catch |reason| switch (reason) {
-        error.Refused => return false,
-        error.OutOfMemory => pw.outOfMemory(),
-    };
-    drop(id);
-    roots.put(id, root);
-    return true;
+export fn proxy_on_configure(root: u32, _: usize) bool {
+    return roots.configure(root);
 }
 
 export fn proxy_on_request_headers(context: u32, _: u32, end_of_stream: bool) pw.Action {
-    const root = rootOf(context) orelse return .proceed;
+    const root = roots.of(context) orelse return .proceed;
     if (root.force_identity) pw.request_headers.set("accept-encoding", "identity");
     if (!end_of_stream and root.request.len > 0 and admits(root, pw.request_headers)) {
         pw.request_headers.remove("content-length");
@@ -74,7 +68,7 @@ export fn proxy_on_request_trailers(context: u32, _: u32) pw.Action {
 }
 
 export fn proxy_on_response_headers(context: u32, _: u32, end_of_stream: bool) pw.Action {
-    const root = rootOf(context) orelse return .proceed;
+    const root = roots.of(context) orelse return .proceed;
     const headers = pw.response_headers;
     if (root.response.len == 0 or isPartial() or !admits(root, headers)) return .proceed;
     // What follows is true of HEAD as well: its headers are those that GET would have had.
@@ -96,22 +90,9 @@ export fn proxy_on_response_trailers(context: u32, _: u32) pw.Action {
 }
 
 export fn proxy_on_delete(context: u32) void {
-    if (!root_of_stream.remove(context)) drop(context);
+    roots.delete(context);
     _ = requests.remove(context);
     _ = responses.remove(context);
-}
-
-fn rootOf(context: u32) ?*Root {
-    const id = root_of_stream.get(context) orelse return null;
-    const root = roots.get(id.*) orelse return null;
-    return root.*;
-}
-
-fn drop(id: u32) void {
-    const root = roots.get(id) orelse return;
-    var arena = root.*.arena; // a copy: the root lies in its own arena
-    _ = roots.remove(id);
-    arena.deinit();
 }
 
 // ---- which messages ----
@@ -199,21 +180,15 @@ fn endByTrailers(ended: ?*Progress, side: pw.StreamType) pw.Action {
 
 // ---- reading the configuration ----
 
-fn readConfiguration() config.Error!*Root {
-    var arena = std.heap.ArenaAllocator.init(pw.allocator);
-    errdefer arena.deinit();
-    const memory = arena.allocator();
-    const reader = config.Reader{ .arena = memory, .filter = "body-rewrite" };
-
+fn readConfiguration(reader: config.Reader) config.Error!Root {
     const settings = try reader.object();
     try reader.onlyKeys(settings, "the configuration", &.{ "request", "response", "types", "force_identity" });
-    const root = try memory.create(Root);
+    var root: Root = undefined;
     root.request = try readRules(reader, settings, "request");
     root.response = try readRules(reader, settings, "response");
     if (root.request.len + root.response.len == 0) return reader.refuse("neither request nor response has a rule", .{});
     root.types = if (settings.get("types")) |value| try readTypes(reader, value) else &.{"text/html"};
     root.force_identity = if (settings.get("force_identity")) |value| try reader.asBool(value, "force_identity") else false;
-    root.arena = arena; // last: from here on nothing is allocated through the local copy
     return root;
 }
 

@@ -3,6 +3,8 @@
 const std = @import("std");
 const pw = @import("proxy_wasm");
 
+pub const Roots = @import("roots.zig").Roots;
+
 pub const Value = std.json.Value;
 pub const Error = error{ Refused, OutOfMemory };
 
@@ -42,6 +44,48 @@ pub const Reader = struct {
 
     pub fn asBool(self: Reader, value: Value, path: []const u8) error{Refused}!bool {
         return if (value == .bool) value.bool else self.refuse("{s}: must be true or false", .{path});
+    }
+
+    /// A whole number within limits, both included.
+    pub fn asInteger(self: Reader, value: Value, path: []const u8, least: i64, most: i64) error{Refused}!i64 {
+        if (value == .integer and value.integer >= least and value.integer <= most) return value.integer;
+        return self.refuse("{s}: must be a whole number from {d} to {d}", .{ path, least, most });
+    }
+
+    /// One of the names of an enum.
+    pub fn asEnum(self: Reader, comptime T: type, value: Value, path: []const u8) error{Refused}!T {
+        if (value == .string) if (std.meta.stringToEnum(T, value.string)) |found| return found;
+        const names = comptime names: {
+            var list: []const u8 = "";
+            for (std.meta.fieldNames(T), 0..) |name, index| list = list ++ (if (index == 0) "" else ", ") ++ name;
+            break :names list;
+        };
+        return self.refuse("{s}: must be one of " ++ names, .{path});
+    }
+
+    /// A text that can stand in a header: no control characters.
+    pub fn asHeaderValue(self: Reader, value: Value, path: []const u8) error{Refused}![]const u8 {
+        const text = try self.asString(value, path);
+        return if (hasControls(text)) self.refuse("{s}: no control characters", .{path}) else text;
+    }
+
+    /// The name of an ordinary header, in lower case (RFC 9110 section 5.6.2).
+    pub fn asHeaderName(self: Reader, value: Value, path: []const u8) Error![]const u8 {
+        const text = try self.asString(value, path);
+        for (text) |byte| {
+            if (std.ascii.isAlphanumeric(byte) or std.mem.findScalar(u8, "!#$%&'*+-.^_`|~", byte) != null) continue;
+            return self.refuse("{s}: '{s}' is not the name of a header", .{ path, text });
+        }
+        if (text.len == 0) return self.refuse("{s}: is empty, not the name of a header", .{path});
+        return std.ascii.allocLowerString(self.arena, text);
+    }
+
+    /// A list of texts; `each` is the path to name one of them by.
+    pub fn asStrings(self: Reader, value: Value, path: []const u8, each: []const u8) Error![]const []const u8 {
+        const items = try self.asList(value, path);
+        const texts = try self.arena.alloc([]const u8, items.len);
+        for (texts, items) |*text, item| text.* = try self.asString(item, each);
+        return texts;
     }
 
     pub fn asList(self: Reader, value: Value, path: []const u8) error{Refused}![]const Value {

@@ -22,16 +22,16 @@ def run(*arguments: object) -> tuple[int, str]:
 
 SLOW = {"assemblyscript", "rust"}
 """They fetch packages."""
+BUILT = [name for name, language in project.LANGUAGES.items() if name != "rust" or not language.missing()]
+"""Rust's SDK of today needs rustup's compiler, which a bare Debian does not have."""
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "language", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in project.LANGUAGES]
-)
+@pytest.mark.parametrize("language", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in BUILT])
 def test_new_build_test_verify(language: str, tmp_path: Path) -> None:
     """As a new user would, in each language whose tools are here."""
     missing = project.LANGUAGES[language].missing()
-    if missing and language != "rust" and os.environ.get("CI"):
+    if missing and os.environ.get("CI"):
         pytest.fail(missing)
     if missing:
         pytest.skip(missing)
