@@ -102,10 +102,12 @@ def test_expressions_are_the_root_s_and_go_with_the_vm(start_filters):
 
 
 def test_limits(run):
-    found = run(HEADERS, *[call(b"expr_create", b"1", 0)] * (MOST + 1), settings={"fuel": 10**8})
+    found = run(HEADERS, *[call(b"expr_create", b"1", 0)] * (MOST + 1), settings={"fuel": 10**8, "deadline": "2s"})
     assert [one.status for one in found] == [0] * MOST + [10]
     longest = b"'" + b"a" * (LONGEST - 2) + b"'"
-    (one, two) = run(HEADERS, call(b"expr_create", longest), call(b"expr_create", longest + b" "), settings={"fuel": 10**8})
+    (one, two) = run(
+        HEADERS, call(b"expr_create", longest), call(b"expr_create", longest + b" "), settings={"fuel": 10**8, "deadline": "2s"}
+    )
     assert (one.status, two.status) == (0, 2)
 
 
