@@ -3,7 +3,8 @@
 Left out is what a waiver of docs/conformance.md already pins: framing that lies, statuses and fields that cannot be sent,
 continuing in the callback that pauses, a body that is held while a filter behind holds it or its head (Envoy has one buffer for
 all), reading a body after a filter has answered, editing a request's head that has gone (Envoy sends it with the edit if
-the connection comes later); and what makes Envoy crash or hang: local replies from on_log, on_done or on_delete, continuing a
+the connection comes later), editing in on_log the head of a response that a filter has answered in the place of (Envoy does not
+show that edit to the next read); and what makes Envoy crash or hang: local replies from on_log, on_done or on_delete, continuing a
 response that has not begun, reading a body from a tick while it is held by action 2.
 """
 
@@ -138,7 +139,8 @@ def scripts(
     after = reading_of(1) if answered in ("rqh", "rqb") else reading
     last = no_bodies if answered else reading  # Envoy reads what it has freed: sizes of thousands of millions
     response_headers = commands(response_map, response_map, status, pseudo, other_maps, after, properties)
-    everything = commands(request_map, sent_map, pseudo, other_maps, last, properties)
+    logged = sent_map.filter(lambda call: call.startswith("get")) if answered == "rsh" else sent_map
+    everything = commands(request_map, logged, pseudo, other_maps, last, properties)
     # Where a body changes, its length must not be said: fields of framing are removed in the headers' callbacks.
     request_body = commands(writing(0), writing(0), reading, request_map, pseudo, properties)
     response_body = commands(writing(1), writing(1), after, sent_map, pseudo, properties)
