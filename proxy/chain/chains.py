@@ -14,10 +14,11 @@ from proxy.abi.memory import Region, StreamMemory
 from proxy.abi.proxy_wasm.grpc import installed
 from proxy.abi.proxy_wasm.load import Loader, Prepared, PreparedFilter, calls_grpc
 from proxy.abi.proxy_wasm.plugin import Plugin
-from proxy.abi.proxy_wasm.quarantine import Quarantine, alone
-from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Http, Pairs, Services
-from proxy.abi.proxy_wasm.settings import Settings
-from proxy.abi.proxy_wasm.slot import StartError, VmSlot
+from proxy.abi.proxy_wasm.slot import VmSlot
+from proxy.abi.quarantine import Quarantine, alone
+from proxy.abi.recovery import StartError
+from proxy.abi.services import ALONE, Answer, Call, CallRefusedError, Http, Pairs, Services
+from proxy.abi.settings import Settings
 from proxy.capabilities.allowed_hosts import AllowedHosts
 from proxy.chain.chain import Chain
 from proxy.chain.empty import EmptyChain
@@ -232,9 +233,7 @@ class Chains:
         """Before a snapshot: what filters count in the stream memory."""
         for plugin in self.plugins:
             plugin.refresh()
-        self.telemetry.instruments.vms.child(()).value = sum(
-            slot.ready if isinstance(slot, ComponentSlot) else slot.vm is not None for slot in self.slots.values()
-        )
+        self.telemetry.instruments.vms.child(()).value = sum(slot.ready for slot in self.slots.values())
 
     def state(self) -> dict[str, Any]:
         return {plugin.name: plugin.state() for plugin in self.plugins}

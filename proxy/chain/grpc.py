@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxy.abi.proxy_wasm.services import CallRefusedError, GrpcCall, GrpcEvents, Pairs
+from proxy.abi.services import CallRefusedError, GrpcCall, GrpcEvents, Pairs
 from proxy.upstream.callout import CalloutPolicy
 from proxy.upstream.grpc_callout import GrpcCall as UpstreamCall
 from proxy.upstream.grpc_callout import GrpcCallouts, GrpcRefusedError

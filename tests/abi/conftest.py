@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.abi import recovery, reporting
 from proxy.abi.proxy_wasm import host, load, plugin
 from proxy.telemetry import logging as logs
 from tests.abi.guest import Lines, Script, Worker, compiled
@@ -12,7 +13,7 @@ from tests.abi.guest import Lines, Script, Worker, compiled
 def lines(monkeypatch):
     """What filters and the ABI's code log."""
     kept = Lines()
-    for module in (plugin, host):
+    for module in (recovery, reporting, plugin, host):
         monkeypatch.setattr(module, "log", kept)
     logs.buckets.clear()
     return kept

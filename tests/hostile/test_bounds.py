@@ -11,7 +11,8 @@ import pytest
 import structlog
 import wasmtime
 
-from proxy.abi.proxy_wasm import load, plugin, slot
+from proxy.abi import recovery, reporting
+from proxy.abi.proxy_wasm import load, slot
 from proxy.abi.proxy_wasm.inspect import MOST_LISTED, inspect_bytes
 from proxy.config.model import Filter
 from proxy.sharing import notifier
@@ -105,7 +106,7 @@ def test_a_slow_start_is_not_repeated_at_once(workers, monkeypatch: pytest.Monke
     worker = workers(guest("unreachable"))
     place = worker.slots[0]
     now = 1000.0
-    monkeypatch.setattr(slot.time, "monotonic", lambda: now)
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: now)
     for seconds, wait in ((0.04, 0.0), (0.5, 10.0)):
         place.backoff, place.start_seconds = 0.0, seconds
         place.died()
@@ -169,7 +170,7 @@ def check_message(folder: Path, binary: bytes) -> str:
             wasmtime, "wat2wasm", lambda text, wat2wasm=wasmtime.wat2wasm: binary if text == "name" else wat2wasm(text)
         )
         lines = Lines()
-        patch.setattr(plugin, "log", lines)
+        patch.setattr(reporting, "log", lines)
         worker = Worker(folder, ("name", {})).start()
         worker.open().call("proxy_on_request_headers")
         worker.close()

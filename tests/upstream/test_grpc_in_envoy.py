@@ -14,7 +14,7 @@ import pytest
 import wasmtime
 
 from proxy.abi.proxy_wasm import host, load, plugin
-from proxy.abi.proxy_wasm.services import Services
+from proxy.abi.services import Services
 from proxy.chain.grpc import GrpcOf
 from proxy.upstream.grpc_callout import GrpcCallouts
 from tests.abi.guest import Lines, Worker, compiled

@@ -13,8 +13,8 @@ from proxy.abi.component import world
 from proxy.abi.component.properties import property_text
 from proxy.abi.component.values import content, data_of
 from proxy.abi.component.worlds import World
-from proxy.abi.proxy_wasm.services import CallRefusedError
-from proxy.abi.proxy_wasm.settings import LEVEL_NUMBERS, LEVELS
+from proxy.abi.services import CallRefusedError
+from proxy.abi.settings import LEVEL_NUMBERS, LEVELS
 from proxy.sharing.status import SharingError, Status
 from proxy.telemetry.logging import limited
 from proxy.telemetry.metrics import Counter, Gauge, Histogram

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.abi.component.instance import Instance
 from proxy.abi.component.values import content, data_of, edited
 from proxy.abi.component.world import CONTINUES, PAUSES
-from proxy.abi.filter import BODY, CONTINUE, FAIL_STREAM, FAILED, LOCAL_REPLY, PAUSE, LocalReply, StreamHost
+from proxy.abi.filter import BODY, CONTINUE, FAILED, LOCAL_REPLY, PAUSE, LocalReply, StreamHost
 from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS
+from proxy.abi.part import StreamPart
 from proxy.abi.proxy_wasm.properties import READABLE_SHIFT
-from proxy.abi.proxy_wasm.services import Answer, Call, CallRefusedError, Pairs
+from proxy.abi.recovery import let_go
+from proxy.abi.services import Answer, Call, CallRefusedError, Pairs
 from proxy.wasm.fault import GuestFault
 
 if TYPE_CHECKING:
-    from proxy.abi.component.plugin import Configured
+    from proxy.abi.component.plugin import ComponentPlugin, Configured
 
 REQUEST, RESPONSE = 0, 1
 HEADS: Final = (REQUEST_HEADERS, RESPONSE_HEADERS)
@@ -21,13 +23,14 @@ ALL_MAPS: Final = 0xFF << READABLE_SHIFT
 REPLIED: Final = LOCAL_REPLY | PAUSE
 
 
-class ComponentStream:
+class ComponentStream(StreamPart):
     """`instance`: the one that serves this stream; None: the filter is down, or (isolation: request) it is yet to be made."""
 
     __slots__ = (
         "body", "calls", "configured", "held_heads", "holding", "id", "instance", "local_reply", "lost", "plugin", "stream",
     )  # fmt: skip
 
+    plugin: "ComponentPlugin"
     body: bytes
     local_reply: LocalReply | None
 
@@ -57,32 +60,6 @@ class ComponentStream:
     @property
     def down(self) -> bool:
         return self.lost or (self.instance is not None and self.instance.dead)
-
-    @property
-    def stops_iteration_on_headers(self) -> bool:
-        return self.plugin.settings.stops_iteration_on_headers
-
-    @property
-    def body_limit(self) -> int:
-        return self.plugin.settings.body_buffer
-
-    @property
-    def pause_seconds(self) -> float:
-        return self.plugin.settings.pause
-
-    @property
-    def fails_open(self) -> bool:
-        return self.plugin.settings.fail_open
-
-    def overdue(self) -> None:
-        seconds = self.pause_seconds
-        self.plugin.failed("pause", "pause", f"held a stream for {seconds:g} s", self.stream, 0)
-
-    def overflowed(self, direction: int) -> None:
-        what, limit = ("request", "response")[direction], self.body_limit
-        self.plugin.failed(
-            "pause", "body_buffer", f"held more of a {what} body than limits.body_buffer, {limit} bytes", self.stream, 0
-        )
 
     def continued(self) -> None:
         """What it held has been let go of, perhaps by its pause deadline: an answer that comes later is too late for it."""
@@ -222,7 +199,7 @@ class ComponentStream:
             response = (False, (answer.failure or "no answer").encode("utf-8", "replace"))
         result = self.enter("on-http-response", (self.id, number, response))
         if result is None:
-            self.abandon()
+            let_go([self])
             return
         edits, replace, (action, reply) = result
         direction = RESPONSE if self.held_heads[RESPONSE] else REQUEST
@@ -239,17 +216,6 @@ class ComponentStream:
                 stream.resume(self, held)
         elif action != PAUSES:
             stream.reply(self, reply_of(reply))
-
-    def abandon(self) -> None:
-        """The instance is gone: what it held of this stream nobody else lets go of."""
-        stream = self.stream
-        if not stream.holds(self):
-            return
-        if self.fails_open:
-            stream.resume(self, REQUEST)
-            stream.resume(self, RESPONSE)
-        else:
-            stream.reply(self, LocalReply(503, FAIL_STREAM, b"", (), None))
 
     # ---- Into the instance ----
 

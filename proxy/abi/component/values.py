@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from proxy.abi.component.world import ADD, BINARY, REMOVE, TEXT
-from proxy.abi.proxy_wasm.settings import Settings
+from proxy.abi.settings import Settings
 
 Pair = tuple[bytes, bytes]
 

@@ -20,6 +20,7 @@ from proxy.abi.filter import (
     StreamHost,
 )
 from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, StreamMemory, decode_pairs
+from proxy.abi.part import StreamPart
 from proxy.abi.proxy_wasm.vm import (
     CREATE,
     END_STREAM,
@@ -125,7 +126,7 @@ class Root:
             self.timer = None
 
 
-class StreamContext:
+class StreamContext(StreamPart):
     """A stream context: this filter's part in one stream.
 
     `window`: the flags of the next call: which maps are open to the filter (edit windows), and CREATE until its context is
@@ -134,6 +135,7 @@ class StreamContext:
 
     __slots__ = ("body", "id", "local_reply", "plugin", "root", "stream", "vm", "window")
 
+    plugin: "Plugin"
     body: bytes
     local_reply: LocalReply | None
 
@@ -154,32 +156,6 @@ class StreamContext:
     @property
     def down(self) -> bool:
         return self.vm is None or self.vm.dead
-
-    @property
-    def stops_iteration_on_headers(self) -> bool:
-        return self.plugin.settings.stops_iteration_on_headers
-
-    @property
-    def body_limit(self) -> int:
-        return self.plugin.settings.body_buffer
-
-    @property
-    def pause_seconds(self) -> float:
-        return self.plugin.settings.pause
-
-    @property
-    def fails_open(self) -> bool:
-        return self.plugin.settings.fail_open
-
-    def overdue(self) -> None:
-        seconds = self.pause_seconds
-        self.plugin.failed("pause", "pause", f"held a stream for {seconds:g} s", self.stream, 0)
-
-    def overflowed(self, direction: int) -> None:
-        what, limit = ("request", "response")[direction], self.body_limit
-        self.plugin.failed(
-            "pause", "body_buffer", f"held more of a {what} body than limits.body_buffer, {limit} bytes", self.stream, 0
-        )
 
     def idle(self) -> int:
         """Instead of a callback that the filter does not have."""

@@ -26,7 +26,6 @@ from proxy.abi.proxy_wasm.host import (
     UNIMPLEMENTED,
     Host,
 )
-from proxy.abi.proxy_wasm.services import CallRefusedError, Grpc, GrpcCall, Pairs
 from proxy.abi.proxy_wasm.vm import (
     BUFFERS_SET,
     GRPC_MESSAGE,
@@ -37,6 +36,7 @@ from proxy.abi.proxy_wasm.vm import (
     READABLE_SHIFT,
     Vm,
 )
+from proxy.abi.services import CallRefusedError, Grpc, GrpcCall, Pairs
 
 if TYPE_CHECKING:
     from proxy.abi.proxy_wasm.context import Root

@@ -8,6 +8,7 @@ the time it takes in Python, so that fuel stays a bound on time.
 import os
 import struct
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from proxy.abi.memory import decode_pairs
 from proxy.abi.proxy_wasm.foreign import ForeignError, ForeignFunctions
 from proxy.abi.proxy_wasm.properties import STATE, NullPropertyError, get
-from proxy.abi.proxy_wasm.services import CallRefusedError
+from proxy.abi.services import CallRefusedError
 from proxy.sharing.space import Space
 from proxy.sharing.status import SharingError
 from proxy.telemetry.logging import limited
@@ -85,6 +86,10 @@ MOST_METRIC_NAME: Final = 512
 
 class Host:
     """Answers the calls of one VM. `slot.running` is the context whose callback runs."""
+
+    now: Callable[[], int] = staticmethod(time.time_ns)
+    """Nanoseconds since 1970."""
+    random_bytes: Callable[[int], bytes] = staticmethod(os.urandom)
 
     def __init__(self, slot: "VmSlot") -> None:
         self.slot = slot
@@ -181,7 +186,7 @@ class Host:
     def get_time(self) -> int:
         """The time, rounded down to the filter's limits.clock; and its steps, for clock_res_get."""
         step = self.context.plugin.settings.clock
-        now = time.time_ns()
+        now = self.now()
         start = self.memory.at.time
         self.memory.buffer[start : start + 8] = struct.pack("<Q", now - now % step)
         self.set_words(step & 0xFFFFFFFF, step >> 32)
@@ -191,7 +196,7 @@ class Host:
         address, size = self.words(2)
         if size > MOST_RANDOM:
             return BAD_ARGUMENT
-        self.memory.write(address, os.urandom(size))
+        self.memory.write(address, self.random_bytes(size))
         return OK
 
     def get_property(self) -> int:

@@ -1,7 +1,6 @@
 """A proxy-wasm filter in one worker: its callbacks, its limits, what it logs and counts."""
 
 import struct
-import time
 from typing import Any, Final
 
 import structlog
@@ -11,8 +10,6 @@ from proxy.abi.memory import StreamMemory
 from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext
 from proxy.abi.proxy_wasm.link import CALLBACKS, exported_callbacks
 from proxy.abi.proxy_wasm.metrics import GuestMetrics
-from proxy.abi.proxy_wasm.services import Grpc, Http
-from proxy.abi.proxy_wasm.settings import BODY_GROWTH, LEVEL_NUMBERS, LEVELS, Allowance, Settings
 from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.abi.proxy_wasm.vm import (
     FINISH,
@@ -27,6 +24,9 @@ from proxy.abi.proxy_wasm.vm import (
     ON_RESPONSE_HEADERS,
     ON_RESPONSE_TRAILERS,
 )
+from proxy.abi.reporting import Reporting
+from proxy.abi.services import Grpc
+from proxy.abi.settings import BODY_GROWTH, LEVEL_NUMBERS, LEVELS, Settings
 from proxy.telemetry.instruments import FilterInstruments
 
 log = structlog.get_logger("filter")
@@ -34,17 +34,15 @@ log = structlog.get_logger("filter")
 ABI_NUMBERS: Final = {"0.1.0": 0x000100, "0.2.0": 0x000200, "0.2.1": 0x000201}
 
 
-class Plugin:
+class Plugin(Reporting):
     """One configured filter; `open` gives its part in a stream."""
 
     def __init__(
         self, memory: StreamMemory, slot: VmSlot, settings: Settings, instruments: FilterInstruments, abi: str, log_level: str
     ) -> None:
-        self.name = settings.name
+        super().__init__(settings, instruments)
         self.memory = memory
-        self.slot = slot
-        self.settings = settings
-        self.instruments = instruments
+        self.slot: VmSlot = slot
         self.metrics = slot.metrics or GuestMetrics(memory, instruments, settings.metrics)
         slot.metrics = self.metrics
         exported = exported_callbacks(slot.compiled.outline, abi, settings.host_functions)
@@ -61,17 +59,8 @@ class Plugin:
         self.record = self.write_record(abi, log_level)
         self.root = Root(self, settings.configuration)
         slot.roots.append(self.root)
-        self.lines = Allowance(settings.log_lines)
-        self.http: Http | None = None
-        """How it calls other services; None: not at all."""
         self.grpc: Grpc | None = None
-        """The same by gRPC; None: not at all, or not installed."""
-        self.last_lines: list[str] = []
-        self.fuel = settings.fuel
-        self.fuel_used = instruments.fuel
-        self.fuel_counts = [0] * 64
-        """Calls by the bit length of the fuel that they took."""
-        self.seconds = instruments.seconds
+        """How it calls other services by gRPC; None: not at all, or not installed."""
         self.calls = {
             operation: instruments.calls(name)
             for operation, name in NAMES.items()
@@ -81,7 +70,6 @@ class Plugin:
         self.has_response_headers = self.callbacks.response_headers
         self.has_request_trailers = self.has(ON_REQUEST_TRAILERS)
         self.has_response_trailers = self.has(ON_RESPONSE_TRAILERS)
-        self.errors: dict[tuple[str, str], Any] = {}
 
     def has(self, operation: int) -> bool:
         return bool(self.mask >> operation & 1)
@@ -123,33 +111,13 @@ class Plugin:
         return StreamContext(self, root, vm, stream)
 
     def state(self) -> dict[str, Any]:
-        """For /ready: ready; failed, with the reason and the seconds until its VM is built again; or quarantined."""
-        slot = self.slot
-        if slot.vm is not None:
-            return {"state": "ready", "memory_bytes": slot.vm.store.guest_memory()}
-        policy = "open" if self.settings.fail_open else "closed"
-        if slot.out and slot.quarantine is not None:
-            since, reason = slot.quarantine.reason(slot.out)
-            return {
-                "state": "quarantined", "reason": reason, "since": since, "resume": f"POST /filters/{slot.out}/resume",
-                "on_failure": policy,
-            }  # fmt: skip
-        return {
-            "state": "failed",
-            "reason": slot.last_fault,
-            "rebuilt_in_seconds": round(max(slot.rebuild_at - time.monotonic(), 0.0), 1),
-            "on_failure": policy,
-        }
+        state = super().state()
+        vm = self.slot.vm
+        return state if vm is None else {**state, "memory_bytes": vm.store.guest_memory()}
 
     def refresh(self) -> None:
-        """Before a snapshot of the metrics: what is counted elsewhere."""
         self.metrics.refresh()
-        histogram = self.instruments.call_fuel
-        first = int(histogram.bounds[0]).bit_length()
-        last = first + len(histogram.bounds)
-        counts = self.fuel_counts
-        histogram.counts = [sum(counts[: first + 1]), *counts[first + 1 : last], sum(counts[last:])]
-        histogram.sum = self.fuel_used.value
+        super().refresh()
 
     # ---- What it says ----
 
@@ -180,31 +148,6 @@ class Plugin:
             getattr(log, LEVELS[level])("filter_log", **fields)
         if dropped:
             self.instruments.log_lines_dropped.value += dropped
-
-    def count_error(self, function: str, status: str) -> None:
-        counter = self.errors.get((function, status))
-        if counter is None:
-            counter = self.errors[function, status] = self.instruments.host_call_errors(function, status)
-        counter.value += 1
-
-    def failed(self, callback: str, reason: str, message: str, stream: StreamHost | None, fuel: int) -> None:
-        """Log and count what ended a call."""
-        self.instruments.failures(reason).value += 1
-        slot = self.slot
-        slot.last_fault = f"{callback}: {reason}: {message}"
-        slot.failing = self.settings
-        if slot.quarantine is not None:
-            slot.quarantine.note(self.name, callback, reason, message)
-        log.error(
-            "filter_failed",
-            filter=self.name,
-            callback=callback,
-            reason=reason,
-            message=message,
-            fuel_used=fuel,
-            on_failure="open" if self.settings.fail_open else "closed",
-            request_id=stream.info.request_id if stream is not None else None,
-        )
 
 
 class RoutePlugin:

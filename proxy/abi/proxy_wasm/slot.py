@@ -1,12 +1,8 @@
 """The place of a VM: starts it, builds it anew after a fault, and calls the roots in it."""
 
-import random
 import struct
 import time
-from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
-
-import structlog
 
 from proxy.abi.filter import (
     ACTION,
@@ -15,7 +11,6 @@ from proxy.abi.filter import (
     CLOSE_RESPONSE,
     CONTINUE_REQUEST,
     CONTINUE_RESPONSE,
-    FAIL_STREAM,
     LOCAL_REPLY,
     LOGS,
     SWITCHED,
@@ -26,9 +21,6 @@ from proxy.abi.proxy_wasm.context import NAMES, Root, StreamContext, read_reply
 from proxy.abi.proxy_wasm.grpc import GrpcCalls
 from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS, Host
 from proxy.abi.proxy_wasm.metrics import GuestMetrics
-from proxy.abi.proxy_wasm.quarantine import Quarantine
-from proxy.abi.proxy_wasm.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
-from proxy.abi.proxy_wasm.settings import Settings
 from proxy.abi.proxy_wasm.vm import (
     BUFFERS_SET,
     CALL_BODY,
@@ -48,21 +40,12 @@ from proxy.abi.proxy_wasm.vm import (
     Compiled,
     Vm,
 )
+from proxy.abi.recovery import Slot, StartError, let_go
+from proxy.abi.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
+from proxy.abi.settings import Settings
 from proxy.sharing.space import Space
+from proxy.telemetry.metrics import Counter
 from proxy.wasm.fault import GuestFault
-
-log = structlog.get_logger("filter")
-
-BACKOFF_FIRST: Final = 1.0
-BACKOFF_MOST: Final = 60.0
-"""Seconds until a VM that keeps failing is built again; doubled each time, with jitter."""
-FIRST_REBUILD_SECONDS: Final = 0.05
-HEALTHY_AFTER: Final = 10.0
-"""A VM that lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
-
-LONG_START_SECONDS: Final = 0.05
-START_REST: Final = 20
-"""A start holds the worker: one that took longer is not repeated before so many times its seconds have passed."""
 
 TICK_REST: Final = 4
 """After a tick come so many times its own seconds without one: by ticks a filter gets a fifth of the worker at most."""
@@ -84,32 +67,18 @@ class Effect(NamedTuple):
     bodies: tuple[bytes, bytes] | None
 
 
-class StartError(Exception):
-    """A filter did not start: its VM failed, or it refused its configuration.
-
-    `reason` is for people and begins with the callback; `cause` is the fault's reason, "" for a refusal; `lines` are what it
-    logged.
-    """
-
-    def __init__(self, reason: str, lines: Sequence[str], cause: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.lines = lines
-        self.cause = cause
-
-
-class VmSlot:
+class VmSlot(Slot):
     """The place of a VM: builds it, and builds it anew after a fault, with back-off. Filters of one vm_id share a slot."""
 
+    running: Any = None
+    """The context that host functions act on: the one of the running callback, or its effective context."""
+
     def __init__(self, memory: StreamMemory, compiled: Compiled, settings: Settings, services: Services = ALONE) -> None:
-        self.services = services
+        super().__init__(settings, services)
         self.memory = memory
         self.compiled = compiled
-        self.settings = settings
         self.roots: list[Root] = []
         self.vm: Vm | None = None
-        self.running: Any = None
-        """The context that host functions act on: the one of the running callback, or its effective context."""
         self.caller: Any = None
         """The context of the running callback, while it acts on another."""
         self.contexts: dict[int, StreamContext] = {}
@@ -125,26 +94,18 @@ class VmSlot:
         self.grpc = GrpcCalls(self)
         self.space: Space | None = None
         """Shared data and queues, while there is a VM."""
-        self.closing = False
-        self.changed: Callable[[], object] = nothing
-        """Called when `over` may have changed."""
-        self.rebuild_at = 0.0
-        self.backoff = 0.0
-        self.built_at = 0.0
-        self.start_seconds = 0.0
-        """What the last start took, whatever came of it."""
-        self.last_fault = ""
-        self.failing: Settings = settings
-        """Of the filter that had the last fault."""
-        self.quarantine: Quarantine | None = None
-        """None where nothing is kept of faults (a check)."""
-        self.out = ""
-        """The filter for which this VM is in quarantine."""
         self.starting = ""
         """What runs of a start."""
 
+    @property
+    def ready(self) -> bool:
+        return self.vm is not None
+
+    @property
+    def rebuilds(self) -> Counter:
+        return self.roots[0].plugin.instruments.vm_rebuilds
+
     def start(self) -> None:
-        """Build the VM and start every root in it, in order. Raises StartError."""
         vm = Vm(
             self.memory,
             self.compiled,
@@ -169,11 +130,11 @@ class VmSlot:
                 self.start_root(vm, root)
         except GuestFault as fault:
             self.running.plugin.drain_logs(None, "start")
-            self.bury(vm)
+            self.bury()
             reason = f"{self.starting}: {fault.reason}: {fault.message}"
             raise StartError(reason, self.running.plugin.last_lines, fault.reason) from None
         except StartError:
-            self.bury(vm)
+            self.bury()
             raise
         finally:
             self.start_seconds = time.thread_time() - burned
@@ -210,7 +171,10 @@ class VmSlot:
         plugin.drain_logs(None, "proxy_on_configure")
         vm.store.deadline = serving
 
-    def bury(self, vm: Vm) -> None:
+    def bury(self) -> None:
+        vm = self.vm
+        if vm is None:
+            return
         vm.close()
         self.vm = None
         if self.space is not None:
@@ -224,72 +188,17 @@ class VmSlot:
         orphans = list(self.contexts.values())
         self.contexts.clear()
         if orphans and self.services.later is not None:
-            self.services.later(0, abandon, orphans)
+            self.services.later(0, let_go, orphans)
         for root in self.roots:
             root.stop_ticks()
             root.parked = False
         self.changed()
 
-    def died(self) -> None:
-        """The VM had a fault: throw it away, and say when it may be built again."""
-        now = time.monotonic()
-        if self.vm is not None:
-            self.bury(self.vm)
-        if now - self.built_at >= HEALTHY_AFTER:
-            self.backoff = 0.0
-        rest = START_REST * self.start_seconds if self.start_seconds > LONG_START_SECONDS else 0.0
-        self.rebuild_at = now + max(self.backoff * random.uniform(0.8, 1.2), rest)
-        self.backoff = min(2 * self.backoff, BACKOFF_MOST) or BACKOFF_FIRST
-        if self.quarantine is not None:
-            reason = self.quarantine.fault(self.failing, now, self.last_fault)
-            if reason:
-                self.take_out(self.failing.name)
-                log.error("filter_quarantined", filter=self.out, reason=reason, resume=f"POST /filters/{self.out}/resume")
-                return
-        if self.services.later is not None:
-            # Not only when a stream asks for it: it may work without streams, and /ready should not wait for one.
-            self.services.later(max(self.rebuild_at - now, FIRST_REBUILD_SECONDS), self.live)
-
     def live(self) -> Vm | None:
         """The VM for a new stream, built anew if it is time; None: it is down."""
-        vm = self.vm
-        if vm is not None:
-            return vm
-        if time.monotonic() < self.rebuild_at or self.closing or self.out:
-            return None
-        plugin = self.roots[0].plugin
-        plugin.instruments.vm_rebuilds.value += 1
-        try:
-            self.start()
-        except StartError as error:
-            self.running.plugin.failed("start", "start", error.reason, None, 0)
-            self.died()
+        if self.vm is None:
+            self.revive()
         return self.vm
-
-    # ---- Quarantine ----
-
-    def take_out(self, name: str) -> None:
-        """No VM from now on, until the filter of that name is resumed."""
-        self.out = name
-        if self.vm is not None:
-            self.bury(self.vm)
-
-    def look(self) -> None:
-        """Follow what another worker, or the operator, has decided."""
-        if self.quarantine is None:
-            return
-        name = self.quarantine.who()
-        if name == self.out:
-            return
-        if name:
-            if not self.out:
-                log.warning("filter_quarantined", filter=name, reason="another worker has taken it out")
-            self.take_out(name)
-            return
-        log.info("filter_resumed", filter=self.out)
-        self.out = ""
-        self.rebuild_at = self.backoff = 0.0
-        self.live()
 
     # ---- Calls of roots, outside of any stream ----
 
@@ -525,22 +434,4 @@ class VmSlot:
                 self.delete(root)
 
     def close(self) -> None:
-        if self.vm is not None:
-            self.bury(self.vm)
-
-
-def nothing() -> None:
-    """Nobody waits."""
-
-
-def abandon(contexts: Sequence[StreamContext]) -> None:
-    """The VM of these died: what it held of their streams, nobody else will let go of."""
-    for context in contexts:
-        stream = context.stream
-        if not stream.holds(context):
-            continue
-        if context.fails_open:
-            stream.resume(context, 0)
-            stream.resume(context, 1)
-        else:
-            stream.reply(context, LocalReply(503, FAIL_STREAM, b"", (), None))
+        self.bury()

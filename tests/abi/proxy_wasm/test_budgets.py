@@ -5,11 +5,11 @@ import time
 
 import pytest
 
+from proxy.abi import recovery
 from proxy.abi.filter import FAILED, LOGS
 from proxy.abi.memory import encode_pairs
-from proxy.abi.proxy_wasm import slot
 from proxy.abi.proxy_wasm.load import LoadError
-from proxy.abi.proxy_wasm.slot import StartError
+from proxy.abi.recovery import StartError
 from tests.abi.guest import OUT, Script
 
 HEADERS = "proxy_on_request_headers"
@@ -96,8 +96,8 @@ def test_faults(start_filters, lines, case, policy):
 
 def test_a_vm_is_built_anew_and_then_later_and_later(start_filters, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(slot.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(slot.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(recovery.random, "uniform", lambda low, high: 1.0)
     worker = start_filters((filter_text("unreachable"), {"on_failure": "open"}))
     place = worker.slots[0]
     waits = []

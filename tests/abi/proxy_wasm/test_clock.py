@@ -1,10 +1,10 @@
 """limits.clock: all times that a filter is told are rounded down; and inside a callback the clock stands still."""
 
 import struct
-import time
 
 import pytest
 
+from proxy.abi.proxy_wasm.host import Host
 from tests.abi.guest import OUT, Script
 
 HEADERS = "proxy_on_request_headers"
@@ -19,7 +19,7 @@ READS = [
 @pytest.mark.parametrize(("clock", "step"), [(None, 1), ("1us", 10**3), ("1ms", 10**6), ("100ms", 10**8), ("10s", 10**10)])
 def test_all_clocks_go_in_steps(start_filters, monkeypatch, clock, step):
     now = 1_700_000_000_123_456_789
-    monkeypatch.setattr(time, "time_ns", lambda: now)
+    monkeypatch.setattr(Host, "now", staticmethod(lambda: now))
     rows = [*READS, (WASI + "clock_res_get", 0, OUT), (WASI + "clock_res_get", 1, OUT)]
     worker = start_filters((Script({HEADERS: rows}), {"limits": {"clock": clock}}))
     *times, res, res_monotonic = worker.open().runs(HEADERS)
@@ -46,7 +46,7 @@ def test_properties_that_are_times(start_filters, path):
 def test_the_clock_stands_still_in_a_callback(start_filters, monkeypatch):
     """It is read anew after 64 readings, for a guest that waits for time to pass."""
     ticks = iter(range(1000, 2000))
-    monkeypatch.setattr(time, "time_ns", lambda: next(ticks))
+    monkeypatch.setattr(Host, "now", staticmethod(lambda: next(ticks)))
     worker = start_filters(Script({HEADERS: [READS[0], (WASI + "clock_res_get", 0, OUT)] * 30}))
     first = [run.u64() for run in worker.open().runs(HEADERS)[::2]]
     second = [run.u64() for run in worker.open().runs(HEADERS)[::2]]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from proxy.abi.proxy_wasm.load import LoadError
-from proxy.abi.proxy_wasm.services import Services
 from proxy.abi.proxy_wasm.signatures import HOST_FUNCTIONS, WASI_FUNCTIONS, WASI_VARIANTS
+from proxy.abi.services import Services
 from proxy.sharing.limits import Limits
 from proxy.sharing.store import SharedStore
 from tests.abi.guest import MEMORY, OUT, Script

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.abi import recovery
 from proxy.abi.filter import FAILED
 from proxy.abi.memory import END_STREAM, HeadError, encode_pairs
-from proxy.abi.proxy_wasm import slot
 from tests.abi.proxy_wasm.editor import ADD, EDITOR, REMOVE, REPLACE, ROOMY, SET, body_of, edited
 
 HEADERS, BODY = "proxy_on_request_headers", "proxy_on_request_body"
@@ -91,8 +91,8 @@ FIELDS = ((b"host", b"one"), (b"x-a", b"1"), (b"x-b", b"b"), (b"x-a", b"2"), (b"
 @pytest.mark.parametrize("policy", ["closed", "open"])
 def test_a_stop_at_any_point_leaves_sound_streams(start_filters, monkeypatch, policy, room, step):
     """Fuel runs out at every `step`th unit of an edit-heavy callback, with the arena `room` bytes short of full."""
-    monkeypatch.setattr(slot, "BACKOFF_FIRST", 0.0)
-    monkeypatch.setattr(slot, "START_REST", 0)
+    monkeypatch.setattr(recovery, "BACKOFF_FIRST", 0.0)
+    monkeypatch.setattr(recovery, "START_REST", 0)
     worker = start_filters((EDITOR, {**ROOMY, "on_failure": policy}))
     memory, at = worker.memory, worker.memory.at
     other = worker.open(fields=((b"host", b"other"), (b"x-secret", b"s" * 100)))

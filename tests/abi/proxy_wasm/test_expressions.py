@@ -95,7 +95,7 @@ def test_expressions_are_the_root_s_and_go_with_the_vm(start_filters):
     script = Script({"proxy_on_configure": [call(b"expr_create", b"1 + 1")], HEADERS: [call(b"expr_evaluate", bytes(4))]})
     worker = start_filters(script)
     assert worker.open().runs(HEADERS)[0].value == struct.pack("<q", 2)
-    worker.slots[0].bury(worker.slots[0].vm)
+    worker.slots[0].bury()
     worker.slots[0].start()
     assert worker.open().runs(HEADERS)[0].value == struct.pack("<q", 2)
     assert worker.runs("proxy_on_configure")[0].status == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.abi.proxy_wasm import grpc, load
-from proxy.abi.proxy_wasm.services import CallRefusedError
+from proxy.abi.services import CallRefusedError
 from tests.abi.guest import OUT, Lines, Script
 
 HEADERS = "proxy_on_request_headers"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from proxy.abi import recovery
 from proxy.abi.filter import FAILED
-from proxy.abi.proxy_wasm import slot as slots
-from proxy.abi.proxy_wasm.quarantine import Quarantine
+from proxy.abi.quarantine import Quarantine
 from proxy.sharing.quarantine import QuarantineBoard
 from tests.abi.guest import Lines
 
@@ -17,15 +17,15 @@ FAILS = """(module (memory (export "memory") 1) (func (export "proxy_abi_version
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(slots.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(slots.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(recovery.random, "uniform", lambda low, high: 1.0)
     return now
 
 
 @pytest.fixture
 def said(monkeypatch):
     kept = Lines()
-    monkeypatch.setattr(slots, "log", kept)
+    monkeypatch.setattr(recovery, "log", kept)
     return kept
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.abi.proxy_wasm import load
 from proxy.abi.proxy_wasm.load import LoadError
-from proxy.abi.proxy_wasm.slot import StartError
+from proxy.abi.recovery import StartError
 from tests.abi.guest import HEAP, MEMORY, OUT, Script
 
 HEADERS = "proxy_on_request_headers"

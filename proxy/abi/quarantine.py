@@ -1,11 +1,11 @@
-"""When a VM that keeps failing is taken out, and when it is let in again (proxy/sharing/quarantine.py has the state)."""
+"""When a filter that keeps failing is taken out, and when it is let in again (proxy/sharing/quarantine.py has the state)."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.abi.proxy_wasm.settings import Settings
+from proxy.abi.settings import Settings
 from proxy.sharing.quarantine import QuarantineBoard, Trap
 
 MOST_FAULTS: Final = 1000
