@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS ?= dev
 ARGS ?=
 
-.PHONY: help run test lint bench bench-suite bench-compare conformance fuzz soak overload audit build clean
+.PHONY: help run test lint bench bench-suite bench-compare conformance fuzz soak overload audit build docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -13,8 +14,9 @@ help: ## what there is
 run: $(READY) ## start the gateway on config/quickstart.yaml, with a demo service behind it
 	@exec $(BIN)/penstock run --demo --hint 'curl -i -u ada:lovelace {url}/' config/quickstart.yaml
 
-test: $(READY) ## run the whole suite (ARGS="-k name" for a part of it)
-	$(BIN)/python -m pytest $(ARGS)
+# A file's tests share what its fixtures start: they stay in one process.
+test: $(READY) ## run the whole suite, a process for each CPU (ARGS="-k name" for a part of it, ARGS="-n 0" in one process)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -55,6 +57,9 @@ build: $(READY) ## rebuild the ABI core and the filters; fails if a byte differs
 	$(BIN)/python -m proxy.abi.core.build --check
 	$(BIN)/python filters/build.py --check
 
+docs: $(READY) ## write the pages that are made from the sources: keys, commands, errors, attacks
+	@for page in configuration commands errors attacks; do $(BIN)/python docs/build_$$page.py; done
+
 clean: ## remove what make has made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -63,7 +68,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or later, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/pip || $(MAKE) --no-print-directory environment
 	@echo "setting up $(VENV) (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
 # Debian keeps what `python3 -m venv` needs in a package of its own: as root (a container) it is installed, else asked for.

@@ -13,7 +13,7 @@ FLOORS = [
     {"server", "kit"},
     {"chain"},
     {"abi"},
-    {"wasm", "upstream", "capabilities", "sharing"},
+    {"wasm", "upstream", "capabilities", "sharing", "sources"},
     {"demo", "http1"},
     {"config", "telemetry"},
 ]
@@ -29,6 +29,7 @@ OUTSIDE = {
     "pydantic": {"config"},
     "prometheus_client": {"telemetry", "cli"},
     "click": {"cli"},
+    "opentelemetry": {"telemetry"},
 }
 """Where a library may be touched."""
 

@@ -126,6 +126,8 @@ class Callbacks(NamedTuple):
     response_headers: bool
     response_body: bool
     finish: bool
+    ends: bool
+    """Its part in a stream has something to do when the stream is over, a callback or not."""
 
 
 class FilterFactory(Protocol):

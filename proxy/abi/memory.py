@@ -153,8 +153,8 @@ EMPTY_LINK: Final = """
 
 
 CORE_FUNCTIONS: Final = {
-    "load_request": 3, "load_response": 4, "emit_request": 1, "emit_response": 1, "map_set_pairs": 2, "set_answer": 2,
-    "new_stream": 0, "room": 1, "prepare": 1, "mend": 0,
+    "load_request": 3, "load_response": 4, "load_plain_request": 4, "load_plain_response": 3, "emit_request": 1,
+    "emit_response": 1, "map_set_pairs": 2, "set_answer": 2, "new_stream": 0, "room": 1, "prepare": 1, "mend": 0,
 }  # fmt: skip
 """What is called outside of filters, and how many arguments it takes."""
 
@@ -164,7 +164,8 @@ def memory_type() -> wasmtime.MemoryType:
 
 
 class StreamMemory:
-    """One for each worker. `core` and `empty_link` are modules of the engine: core/core.wasm and EMPTY_LINK."""
+    """One for each generation of a worker's filters. `core` and `empty_link` are modules of the engine: core/core.wasm and
+    EMPTY_LINK."""
 
     def __init__(self, engine: Engine, core: wasmtime.Module, empty_link: wasmtime.Module) -> None:
         self.engine = engine
@@ -182,6 +183,8 @@ class StreamMemory:
         self.functions = {name: self.store.function(instance, name, n) for name, n in CORE_FUNCTIONS.items()}
         self.load_request_function = self.functions["load_request"]
         self.load_response_function = self.functions["load_response"]
+        self.load_plain_request_function = self.functions["load_plain_request"]
+        self.load_plain_response_function = self.functions["load_plain_response"]
         self.emit_request_function = self.functions["emit_request"]
         self.emit_response_function = self.functions["emit_response"]
         # Of the layout what each request needs.
@@ -299,8 +302,19 @@ class StreamMemory:
 
     # ---- Heads ----
 
+    def options_of(self, listeners: Sequence[HeadOptions]) -> list[int]:
+        """Keep the listeners' options; their handles. If nothing was kept before, the handles depend on the number of listeners
+        alone: so a listener's is the same in every generation's memory."""
+        handles = [self.keep(bytes(32)) for _ in listeners]
+        for handle, options in zip(handles, listeners, strict=True):
+            self.write_options(handle, options)
+        return handles
+
     def options(self, options: HeadOptions) -> int:
         """Keep a listener's options; the handle for `load_request` and `load_response`."""
+        return self.options_of([options])[0]
+
+    def write_options(self, handle: int, options: HeadOptions) -> None:
         via = f"1.1 {options.via}".encode() if options.via else b""
         scheme = options.scheme.encode()
         texts = self.keep(via + scheme)
@@ -308,7 +322,7 @@ class StreamMemory:
         request_id = {"off": 0, "keep": 1, "replace": 2}[options.request_id]
         underscores = {"reject": 0, "drop": 1, "keep": 2}[options.underscores]
         words = forwarded, request_id, texts, len(via), texts + len(via), len(scheme), options.trailers, underscores
-        return self.keep(struct.pack("<8I", *words))
+        self.write(handle, struct.pack("<8I", *words))
 
     def load_request(
         self, fields: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, options: int, peer: bytes, request_id: bytes
@@ -348,6 +362,39 @@ class StreamMemory:
         if result & 0xFF:
             raise HeadError(result & 0xFF)
         return result
+
+    def load_plain_request(self, head: bytes, options: int, peer: bytes, request_id: bytes) -> int:
+        """`load_request` from the head's own bytes, up to its empty line, if it is plain (core/heads.c). Where in `head` the
+        Host's value begins, shifted left by 16, and its length; 0 if the request is for the parser."""
+        data = b"".join((head, peer, request_id))
+        start = self.at_scratch
+        self.buffer[start : start + len(data)] = data
+        values = self.values
+        values[0] = len(head)
+        values[4] = len(peer)
+        values[8] = len(request_id)
+        values[12] = options
+        function = self.load_plain_request_function
+        if lib.wasmtime_func_call_unchecked(self.context, function, values, 4, self.trap) or self.trap[0]:
+            raise self.broken()
+        host: int = values[0]
+        return host
+
+    def load_plain_response(self, head: bytes, rest: int, options: int) -> int:
+        """`load_response` from the head's own bytes, up to its empty line, if it is plain (core/heads.c) and announces a body
+        of `rest` bytes. The status; 0 if the response is for the parser."""
+        size = len(head)
+        start = self.at_scratch
+        self.buffer[start : start + size] = head
+        values = self.values
+        values[0] = size
+        values[4] = rest
+        values[8] = options
+        function = self.load_plain_response_function
+        if lib.wasmtime_func_call_unchecked(self.context, function, values, 3, self.trap) or self.trap[0]:
+            raise self.broken()
+        status: int = values[0]
+        return status
 
     def emit_request(self, flags: int) -> Head:
         """The live stream's request as bytes for an HTTP/1.1 upstream. `flags`: END_STREAM, UPGRADE, PASS_TRAILERS (keep `te:
@@ -434,7 +481,9 @@ class StreamMemory:
         self.store.call(self.functions["map_set_pairs"], map_, len(block))
 
     def close(self) -> None:
+        """Nothing can be read or written afterwards: an attempt is an error, and does not reach freed memory."""
         self.store.close()
+        self.buffer = b""
 
 
 def encode_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:

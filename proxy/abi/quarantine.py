@@ -39,6 +39,10 @@ class Quarantine:
         faults.clear()
         return reason
 
+    def take_out(self, name: str, reason: str) -> None:
+        """The operator takes the filter out."""
+        self.board.take_out(self.worker, name, reason)
+
     def who(self) -> str:
         """The filter for which the VM is out, whichever worker has found so; "" if none is."""
         return next((name for name in self.names if self.board.is_out(name)), "")

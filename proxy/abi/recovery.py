@@ -24,6 +24,9 @@ HEALTHY_AFTER: Final = 10.0
 """What lived this long starts a new series. The first fault of a series is followed by a rebuild at once."""
 
 LONG_START_SECONDS: Final = 0.05
+REBUILD_FUEL: Final = 5_000_000
+REBUILD_MARGIN: Final = 4
+"""A callback of a later start may take so many times what the costliest one of the first took, and at least REBUILD_FUEL."""
 START_REST: Final = 20
 """A start holds the worker: one that took longer is not repeated before so many times its seconds have passed."""
 
@@ -56,7 +59,11 @@ class Slot(ABC):
         self.built_at = 0.0
         self.start_seconds = 0.0
         """What the last start took, whatever came of it."""
+        self.start_fuel = 0
+        """The most that one callback of a start has taken; 0 before the first."""
         self.last_fault = ""
+        self.down_since = 0.0
+        """When it last stopped serving, in seconds since 1970."""
         self.failing = settings
         """Of the filter that had the last fault."""
         self.quarantine: Quarantine | None = None
@@ -87,9 +94,16 @@ class Slot(ABC):
     def bury(self) -> None:
         """Throw away what serves, if anything does."""
 
+    def fuel_for_start(self, limit: int) -> int:
+        """What a callback of a start may take. A VM that is built anew holds up a worker that serves: it gets what the start
+        has been seen to need, with a margin, and not all that it might have taken at first."""
+        return limit if not self.start_fuel else min(limit, max(REBUILD_FUEL, REBUILD_MARGIN * self.start_fuel))
+
     def died(self) -> None:
         """A fault: throw all away, and say when it may be built again."""
         now = time.monotonic()
+        if self.ready or not self.down_since:
+            self.down_since = time.time()
         self.bury()
         if now - self.built_at >= HEALTHY_AFTER:
             self.backoff = 0.0

@@ -9,7 +9,8 @@ from proxy.abi.filter import StreamHost
 from proxy.abi.recovery import Slot
 from proxy.abi.services import Http
 from proxy.abi.settings import Allowance, Settings
-from proxy.telemetry.instruments import FilterInstruments
+from proxy.telemetry.instruments import FUEL_BITS, TIME_BITS, FilterInstruments
+from proxy.telemetry.metrics import Histogram
 
 log = structlog.get_logger("filter")
 
@@ -31,22 +32,31 @@ class Reporting:
         """How it calls other services; None: not at all."""
         self.fuel = settings.fuel
         self.fuel_used = instruments.fuel
-        self.fuel_counts = [0] * 64
+        self.fuel_counts = instruments.fuel_counts
         """Calls by the bit length of the fuel that they took."""
+        self.time_counts = instruments.time_counts
+        """Calls by the bit length of the nanoseconds that they took."""
         self.seconds = instruments.seconds
         self.errors: dict[tuple[str, str], Any] = {}
+        self.faults = 0
 
     def refresh(self) -> None:
         """Before a snapshot of the metrics: what is counted elsewhere."""
-        histogram = self.instruments.call_fuel
-        first = int(histogram.bounds[0]).bit_length()
-        last = first + len(histogram.bounds)
-        counts = self.fuel_counts
-        histogram.counts = [sum(counts[: first + 1]), *counts[first + 1 : last], sum(counts[last:])]
-        histogram.sum = self.fuel_used.value
+        fill(self.instruments.call_fuel, self.fuel_counts, FUEL_BITS, self.fuel_used.value)
+        fill(self.instruments.call_seconds, self.time_counts, TIME_BITS, self.seconds.value)
+        self.instruments.memory.value = self.memory_bytes()
+
+    def memory_bytes(self) -> int:
+        """Linear memory of what serves; 0 if nothing does, or if it is not known."""
+        return 0
+
+    def set_log_level(self, level: str) -> None:
+        """debug, info, warning or error, from the next callback on."""
+        self.settings = self.settings._replace(log_level=level)
 
     def state(self) -> dict[str, Any]:
-        """For /ready: ready; failed, with the reason and the seconds until it is built again; or quarantined."""
+        """For /ready: ready; failed, since when (seconds since 1970), with the reason and the seconds until it is built again;
+        or quarantined."""
         slot = self.slot
         if slot.ready:
             return {"state": "ready"}
@@ -60,6 +70,7 @@ class Reporting:
         return {
             "state": "failed",
             "reason": slot.last_fault,
+            "since": round(slot.down_since, 3),
             "rebuilt_in_seconds": round(max(slot.rebuild_at - time.monotonic(), 0.0), 1),
             "on_failure": policy,
         }
@@ -73,6 +84,7 @@ class Reporting:
     def failed(self, callback: str, reason: str, message: str, stream: StreamHost | None, fuel: int) -> None:
         """Log and count what ended a call."""
         self.instruments.failures(reason).value += 1
+        self.faults += 1
         slot = self.slot
         slot.last_fault = f"{callback}: {reason}: {message}"
         slot.failing = self.settings
@@ -88,3 +100,9 @@ class Reporting:
             on_failure="open" if self.settings.fail_open else "closed",
             request_id=stream.info.request_id if stream is not None else None,
         )
+
+
+def fill(histogram: Histogram, counts: list[int], bits: range, total: float) -> None:
+    """A histogram whose bounds are powers of two, from what was counted by bit length."""
+    histogram.counts = [sum(counts[: bits[0] + 1]), *counts[bits[0] + 1 : bits[-1] + 1], sum(counts[bits[-1] + 1 :])]
+    histogram.sum = total

@@ -94,6 +94,8 @@ class Services(NamedTuple):
     """Shared data and queues by the name of their space; None: no filter here shares anything."""
     host: Callable[[Any], Callable[[int], int]] | None = None
     """`host(slot)` answers the core's calls to Python for a new VM of `slot`, in Host's place: the kit's has its own clock."""
+    component_host: Callable[[Any], Any] | None = None
+    """`component_host(world)` answers what a component of that world imports, in the place of component/host.py's Host."""
 
 
 ALONE: Final = Services()

@@ -1,15 +1,21 @@
 """The admin process: the admin pages, in a process of their own so that they answer while workers are busy or dead."""
 
 import asyncio
-import ipaddress
+import os
+import signal
 
 from aiohttp import web
 
 from proxy.admin.app import make_app
+from proxy.admin.guard import Guard
 from proxy.admin.workers import Workers
+from proxy.config.model import Admin
+from proxy.server.contexts import AdminContext
 from proxy.server.process import STOP_NOW
-from proxy.server.supervisor import AdminContext
 from proxy.telemetry import logging as logs
+
+ANSWER_SECONDS = 0.7
+"""For what is being answered when this process is to end: the supervisor waits a second."""
 
 
 def main(context: AdminContext) -> int:
@@ -23,9 +29,11 @@ async def serve(context: AdminContext) -> int:
     stopping = asyncio.Event()
     loop.add_signal_handler(STOP_NOW, stopping.set)
     workers = Workers(context.scoreboard, context.control_directory, context.quarantine)
-    host = context.socket.getsockname()[0]
-    app = make_app(workers, context.config.redacted(), ipaddress.ip_address(host).is_loopback)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1, keepalive_timeout=15.0)
+    admin = context.config.admin or Admin()
+    guard = Guard(admin.token, admin.hosts)
+    supervisor = os.getppid()
+    app = make_app(workers, context.config.redacted(), guard, lambda: os.kill(supervisor, signal.SIGTERM))
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=ANSWER_SECONDS, keepalive_timeout=15.0)
     await runner.setup()
     await web.SockSite(runner, context.socket).start()
     polling = asyncio.create_task(workers.poll())

@@ -15,18 +15,22 @@ from proxy.abi.filter import (
     FAIL_STREAM,
     FAILED,
     LOCAL_REPLY,
+    Callbacks,
     LocalReply,
     StreamFilter,
 )
 from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, Region, StreamMemory
 from proxy.chain.commands import (
     REQUEST,
+    SEND_REQUEST_HEADERS,
+    SEND_RESPONSE_HEADERS,
     AnswerLocally,
     Command,
     Pairs,
     PauseBegan,
     PauseEnded,
     Reset,
+    SendRequestData,
     SendResponseData,
     SendResponseHeaders,
 )
@@ -40,6 +44,23 @@ UNAVAILABLE = 14
 
 GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """HTTP to gRPC (grpc/doc/http-grpc-status-mapping.md); all others are 2, unknown."""
+
+REQUEST_SENT, REQUEST_OVER, RESPONSE_SENT, RESPONSE_OVER = 1, 2, 4, 8
+
+
+class Parts:
+    """What the filters of a stream look at, in the config's order: of a route, the same for every stream."""
+
+    def __init__(self, callbacks: Sequence[Callbacks]) -> None:
+        self.request_bodies = [each.request_body for each in callbacks]
+        self.response_bodies = [each.response_body for each in reversed(callbacks)]
+        """In the order of the response's walk."""
+        self.inspects_request = any(self.request_bodies)
+        self.inspects_response = any(self.response_bodies)
+        self.ends = any(each.ends for each in callbacks)
+
+
+NO_PARTS = Parts(())
 
 OVER = RequestPath(cast(Any, None), [], [])
 """Both directions of a stream that is over."""
@@ -60,12 +81,14 @@ class Chain:
         "info",
         "memory",
         "outbox",
+        "parts",
         "properties",
         "region",
-        "request",
-        "response",
+        "request_path",
         "response_begun",
+        "response_path",
         "wake",
+        "walked",
     )
 
     def __init__(self, memory: StreamMemory, region: Region, info: StreamInfo, wake: Callable[[], None]) -> None:
@@ -83,24 +106,60 @@ class Chain:
         self.deferred: list[tuple[Path, StreamFilter]] | None = None
         """What filters let go of in a direction whose walk had not come to its end."""
         self.finished = False
-        self.request: Path
-        self.response: Path
+        self.parts = NO_PARTS
+        self.request_path: Path | None = None
+        self.response_path: Path | None = None
+        self.walked = 0
+        """How far the directions without a path have come: REQUEST_SENT and so on."""
 
-    def take_part(self, filters: list[StreamFilter], request_bodies: list[bool], response_bodies: list[bool]) -> None:
-        """The stream's filters, in the config's order, and which of them have the body callbacks."""
+    def take_part(self, filters: list[StreamFilter], parts: Parts) -> None:
+        """The stream's filters, in the config's order, and what they look at."""
         self.filters = filters
-        self.request = RequestPath(self, filters, request_bodies)
-        self.response = ResponsePath(self, filters[::-1], response_bodies[::-1])
+        self.parts = parts
+
+    # ---- The two directions ----
+
+    # Most streams walk straight past their filters: nobody holds, answers or looks at a body. A Path is made for a direction
+    # when that ends, or when somebody asks for it.
+
+    @property
+    def request(self) -> Path:
+        path = self.request_path
+        if path is None:
+            path = self.request_path = RequestPath(self, self.filters, self.parts.request_bodies)
+            if self.walked & REQUEST_SENT:
+                path.sent_straight(bool(self.walked & REQUEST_OVER))
+        return path
+
+    @property
+    def response(self) -> Path:
+        path = self.response_path
+        if path is None:
+            path = self.response_path = ResponsePath(self, self.filters[::-1], self.parts.response_bodies)
+            if self.walked & RESPONSE_SENT:
+                path.sent_straight(bool(self.walked & RESPONSE_OVER))
+        return path
 
     # ---- Events ----
 
     def request_headers(self, end_stream: bool) -> None:
         """The request's head is loaded in the live region."""
         self.memory.attach(self.region)
-        self.request.headers(end_stream)
+        for i, filter_ in enumerate(self.filters):
+            result = filter_.request_headers(end_stream)
+            if result:
+                self.request.headers(end_stream, i, result)
+                return
+        self.walked |= REQUEST_SENT | REQUEST_OVER if end_stream else REQUEST_SENT
+        self.outbox.append(SEND_REQUEST_HEADERS[end_stream])
 
     def request_data(self, data: bytes, end_stream: bool) -> None:
-        path = self.request
+        path = self.request_path
+        if path is None:
+            if not self.parts.inspects_request:
+                self.pass_request_data(data, end_stream)
+                return
+            path = self.request
         if path.inspected or path.holds:  # else nobody looks at the memory
             self.memory.attach(self.region)
         path.data(data, end_stream)
@@ -121,17 +180,60 @@ class Chain:
         """The response's head is loaded in the live region."""
         self.memory.attach(self.region)
         self.response_begun = True
-        self.response.headers(end_stream)
+        if self.response_path is None:
+            for i, filter_ in enumerate(reversed(self.filters)):
+                result = filter_.response_headers(end_stream)
+                if result:
+                    self.response.headers(end_stream, i, result)
+                    break
+            else:
+                self.info.entered_status = 0
+                self.walked |= RESPONSE_SENT
+                self.outbox.append(SEND_RESPONSE_HEADERS[end_stream])
+                if end_stream:
+                    self.response_ended()
+        else:
+            self.response.headers(end_stream)
         if self.deferred:
             self.settle()
 
     def response_data(self, data: bytes, end_stream: bool) -> None:
-        path = self.response
+        path = self.response_path
+        if path is None:
+            if not self.parts.inspects_response:
+                self.pass_response_data(data, end_stream)
+                return
+            path = self.response
         if path.inspected or path.holds:  # else nobody looks at the memory
             self.memory.attach(self.region)
         path.data(data, end_stream)
         if self.deferred:
             self.settle()
+
+    def pass_request_data(self, data: bytes, end_stream: bool) -> None:
+        """No filter looks at it or has held anything."""
+        if self.walked & REQUEST_OVER:
+            return
+        if data or end_stream:
+            self.outbox.append(SendRequestData(data, end_stream))
+        if end_stream:
+            self.walked |= REQUEST_OVER
+
+    def pass_response_data(self, data: bytes, end_stream: bool) -> None:
+        if self.walked & RESPONSE_OVER:
+            return
+        if data or end_stream:
+            self.outbox.append(SendResponseData(data, end_stream))
+        if end_stream:
+            self.response_ended()
+
+    def response_ended(self) -> None:
+        """With its response a stream is over: what is left of the request has no reader."""
+        self.walked |= RESPONSE_OVER
+        if self.request_path is not None:
+            self.request_path.close()
+        else:
+            self.walked |= REQUEST_SENT | REQUEST_OVER
 
     def response_trailers(self, pairs: Pairs) -> None:
         """The end of the response, as for the request's."""
@@ -168,14 +270,13 @@ class Chain:
         if self.finished:
             return
         self.finished = True
-        filters = self.filters
-        if filters:
+        if self.parts.ends:
             self.memory.attach(self.region)
-            for filter_ in filters:
+            for filter_ in self.filters:
                 filter_.finish()
         # Without these cycles a stream's memory is freed at once, not by the collector.
         self.filters = []
-        self.request = self.response = OVER
+        self.request_path = self.response_path = OVER
         self.clocked = None
 
     # ---- What filters ask for outside of the stream's events ----
@@ -314,7 +415,7 @@ class Chain:
                 self.outbox.append(SendResponseData(body, True))
             return
         self.response_begun = True
-        path = self.response = self.response_of(failed)
+        path = self.response_path = self.response_of(failed)
         path.headers(head_only)
         if not head_only and not path.closed:
             path.finish_data(path.feed(0, body, True))

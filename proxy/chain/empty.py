@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from proxy.abi.memory import Region, StreamMemory
-from proxy.chain.chain import Chain
+from proxy.chain.chain import NO_PARTS, Chain
 from proxy.chain.commands import (
     SEND_REQUEST_HEADERS,
     SEND_RESPONSE_HEADERS,
@@ -55,7 +55,7 @@ class EmptyChain(Chain):
         super().__init__(self.memory, self.region, self.info, self.wake)
         # Whoever called may be in the middle of it.
         self.outbox = outbox
-        self.take_part([], [], [])
+        self.take_part([], NO_PARTS)
         self.response_begun = self.response.sent = begun
         super().local_reply(status, body, details, headers)
 

@@ -137,6 +137,12 @@ class Path:
         self.busy = False
         """A walk waits in the middle, while what its filter let go of in the other direction walks there."""
 
+    def sent_straight(self, over: bool) -> None:
+        """The headers have passed all filters before this path was made; `over`: and the end."""
+        self.reached = len(self.filters)
+        self.sent = True
+        self.closed = over
+
     # ---- What differs by direction ----
 
     def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
@@ -156,20 +162,22 @@ class Path:
 
     # ---- The walk ----
 
-    def headers(self, end: bool, start: int = 0) -> None:
-        """Headers arrive at filter `start`."""
+    def headers(self, end: bool, start: int = 0, result: int = 0) -> None:
+        """Headers arrive at filter `start`; with a `result`, which that filter has answered."""
         filters, request = self.filters, self.direction == REQUEST
         for i in range(start, len(filters)):
             filter_ = filters[i]
-            result = filter_.request_headers(end) if request else filter_.response_headers(end)
             if not result:
-                continue
+                result = filter_.request_headers(end) if request else filter_.response_headers(end)
+                if not result:
+                    continue
+            answer, result = result, 0
             self.reached = i + 1
-            if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
+            if answer & NEEDS_CHAIN and self.chain.attend(self, filter_, answer):
                 return
-            action = result & ACTION
+            action = answer & ACTION
             # 2 is Envoy's ContinueAndEndStream, which its Wasm filter treats as Continue.
-            if action in (0, 2) or result & self.continued:
+            if action in (0, 2) or answer & self.continued:
                 continue
             only_headers = action == PAUSE and filter_.stops_iteration_on_headers
             self.holds[i] = hold = Hold(filter_, Stop.HEADERS if only_headers else Stop.ALL, True, end)

@@ -16,9 +16,13 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.kit.ending import end
+
 TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 START_SECONDS: Final = 120.0
 """Until a gateway must serve: it may have to compile its filters first."""
+
+STOP_SECONDS: Final = 15.0
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 """Value by metric name and labels."""
@@ -39,12 +43,7 @@ def started(config: Path, demo: bool) -> Iterator[tuple[str, str | None]]:
         try:
             yield wait(process, log.fileno())
         finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, STOP_SECONDS)
 
 
 def wait(process: "subprocess.Popen[bytes]", log: int) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from proxy.cli.filter_kit import fail
+from proxy.cli.filter_kit import fail, text_of
 
 if TYPE_CHECKING:
     from proxy.kit.cases import Sent
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @click.argument("url", metavar="URL|PATH")
 @click.option("--request", "-X", "method", default=None, metavar="METHOD", help="Instead of GET, or POST with --data.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE", help="A request header; may be repeated.")
-@click.option("--data", "-d", default="", metavar="TEXT", help="The request's body.")
+@click.option("--data", "-d", default="", metavar="TEXT|@FILE", help="The request's body.")
 @click.option("--user", "-u", default=None, metavar="USER:PASSWORD", help="Basic authentication.")
 @click.option("--status", type=click.IntRange(200, 599), default=200, show_default=True, help="What the service answers.")
 @click.option("--answer-header", "answer_headers", multiple=True, metavar="NAME:VALUE", help="A header of its answer.")
-@click.option("--answer", default="hello\n", metavar="TEXT", help="The body of its answer.")
+@click.option("--answer", default="hello\n", metavar="TEXT|@FILE", help="The body of its answer.")
 @click.option("--call", "calls", multiple=True, metavar="CLUSTER=STATUS[:BODY]", help="The answer to filters' calls.")
 def explain(
     config_path: Path,
@@ -37,8 +37,9 @@ def explain(
 ) -> None:
     """Tell what the filters of CONFIG do to one request.
 
-    Sends it through the chain: callbacks with their fuel and time, host calls, changes of heads, pauses, the outcome. Nothing
-    is sent anywhere: the service's answer is what the options say, and a filter's call finds nobody unless --call answers it.
+    Sends it through the chain: callbacks with their fuel and time, host calls, changes of heads and bodies, pauses, the
+    outcome. Nothing is sent anywhere: the service's answer is what the options say, and a filter's call finds nobody unless
+    --call answers it.
 
     \b
     Examples:
@@ -49,7 +50,8 @@ def explain(
     from proxy.cli.main import load_config
     from proxy.kit import explain as kit
     from proxy.kit.cases import Sent
-    from proxy.kit.runtime import RefusedError, SetupError
+    from proxy.kit.runtime import RefusedError
+    from proxy.server import assembly
 
     parts = urlsplit(url)
     target = url if url.startswith("/") else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -61,15 +63,16 @@ def explain(
         import base64
 
         given.append(("authorization", "Basic " + base64.b64encode(user.encode()).decode()))
-    request = Sent(given, data.encode(), None, method or ("POST" if data else "GET"), target)
-    response = Sent([pair(header, "--answer-header") for header in answer_headers], answer.encode(), None, status=status)
+    request = Sent(given, text_of(data), None, method or ("POST" if data else "GET"), target)
+    response = Sent([pair(header, "--answer-header") for header in answer_headers], text_of(answer), None, status=status)
     host = parts.netloc or str(config.listeners[0].address)
+    answers = dict(map(scripted, calls))
+    if problems := assembly.prepare_filters(config):
+        fail([str(problem) for problem in problems])
     try:
-        found = kit.explain(config, request, response, dict(map(scripted, calls)), host)
-    except SetupError as error:
-        fail([f"{config_path}: {problem}" for problem in error.problems])
+        found = kit.explain(config, assembly.prepared[id(config)], request, response, answers, host)
     except RefusedError as error:
-        fail([f"{config_path}: {error.name}"])
+        fail([str(assembly.start_problem(config, error.error))])
     except HeadError as error:
         fail([f"the gateway refuses this request: {error.reason}"])
     click.echo("\n".join(kit.report(found, config)))

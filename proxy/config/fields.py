@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from proxy.config import units
 from proxy.config.problem import WrongValueError, show
 from proxy.config.regex import RegexError, compile_regex
+from proxy.config.remote import EXAMPLES, PREFIXES, Remote, parse_remote
 from proxy.config.secrets import Secret
 
 REFERENCE_PATTERN = r"\$\{(env|file):[^}]+\}"
@@ -147,6 +148,42 @@ def whole(least: int, most: int) -> Scalar:
     return Scalar(read, {"anyOf": [schema, {"type": "string", "pattern": REFERENCE_PATTERN}]})
 
 
+def read_percent(value: object, place: Place | None) -> float:
+    if isinstance(value, float | int) and not isinstance(value, bool) and place is None:
+        return float(value)
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?%", value):
+        mend = f"write {value}%" if isinstance(value, int | float) and not isinstance(value, bool) else "write one such as 5%"
+        raise WrongValueError(f"{show(value)} is not a share", mend)
+    share = float(value.removesuffix("%")) / 100
+    if share > 1:
+        raise WrongValueError(f"{show(value)} is more than all", "write at most 100%")
+    return share
+
+
+def write_percent(share: float) -> str:
+    return f"{round(share * 100, 4):g}%"
+
+
+Percent = Annotated[
+    float,
+    Scalar(
+        read_percent,
+        {"type": "string", "pattern": with_reference(r"[0-9]{1,3}(\.[0-9]{1,4})?%"), "examples": ["5%"]},
+        write_percent,
+    ),
+]
+"""0 to 1, written in percent."""
+
+
+def read_factor(value: object, place: Place | None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 1000:
+        raise WrongValueError(f"{show(value)} is not a factor", "write a number above 1 and at most 1000, such as 2")
+    return float(value)
+
+
+Factor = Annotated[float, Scalar(read_factor, {"type": "number", "exclusiveMinimum": 1, "maximum": 1000})]
+
+
 Fuel = Annotated[int, whole(1, 10**15)]
 Count = Annotated[int, whole(1, 10**9)]
 CountOrNone = Annotated[int, whole(0, 10**9)]
@@ -219,6 +256,13 @@ Sha256 = Annotated[str, matching("a SHA-256 sum", "[0-9a-f]{64}", "9f86d0...", "
 Pseudonym = Annotated[
     str,
     matching("a name for the Via header", TOKEN.pattern + "(:[0-9]{1,5})?", "penstock", "a token or host[:port] (RFC 9110)"),
+]
+Url = Annotated[
+    str, matching("a URL", r"https?://[!-~]+", "http://127.0.0.1:4318/v1/traces", "one that begins with http:// or https://")
+]
+Token = Annotated[
+    str,
+    matching("a token", r"[!-~]{16,1000}", "${file:secrets/admin-token}", "16 to 1,000 printable characters without spaces"),
 ]
 HostFunction = Annotated[str, matching("a host function", r"[a-z0-9_*]+", "proxy_get_*", "its name, * standing for any part")]
 VariableName = Annotated[str, matching("a variable's name", r"[A-Za-z_][A-Za-z0-9_]*", "MODE", "letters, digits and _")]
@@ -420,10 +464,59 @@ def path(kind: str, directory: bool = False) -> Scalar:
     return Scalar(read, {"type": "string", "minLength": 1}, str)
 
 
-WasmFile = Annotated[Path, path("a .wasm file")]
+wasm_file = path("a .wasm file")
+WasmFile = Annotated[Path, wasm_file]
+
+
+def read_wasm(value: object, place: Place | None) -> Path | Remote:
+    if isinstance(value, Remote):
+        return value
+    if isinstance(value, str) and value.startswith(PREFIXES):
+        return parse_remote(value)
+    if isinstance(value, str) and re.match("[a-z]+://", value):
+        raise WrongValueError(f"{show(value)} is no source of filters", f"write a path, {EXAMPLES}")
+    found: Path = wasm_file.parse(value, place)
+    return found
+
+
+WasmSource = Annotated[Path | Remote, Scalar(read_wasm, {"type": "string", "minLength": 1}, str)]
+
+
+def read_network(value: object, place: Place | None) -> str:
+    text = as_text(value, "a network", "10.0.0.0/8")
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise WrongValueError(f"{show(value)} is not a network", "write one such as 10.0.0.0/8") from None
+
+
+Network = Annotated[str, Scalar(read_network, {"type": "string"})]
+
+
+def read_public_key(value: object, place: Place | None) -> str:
+    mend = "write ed25519: and the 44 characters that penstock filter keygen printed"
+    text = as_text(value, "a public key", "ed25519:...")
+    if not re.fullmatch(r"ed25519:[A-Za-z0-9+/]{43}=", text):
+        raise WrongValueError(f"{show(value)} is not a public key", mend)
+    return text
+
+
+PublicKey = Annotated[str, Scalar(read_public_key, {"type": "string"})]
 CertificateFile = Annotated[Path, path("a PEM file with certificates")]
 KeyFile = Annotated[Path, path("a PEM file with a private key")]
 FiltersDirectory = Annotated[Path, path("a directory with .wasm files", directory=True)]
+
+
+def read_new_directory(value: object, place: Place | None) -> Path:
+    """A directory that need not exist yet."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise WrongValueError(f"{show(value)} is not a path", "write the path of a directory, relative to this file")
+    return place.directory / value if place is not None else Path(value)
+
+
+NewDirectory = Annotated[Path, Scalar(read_new_directory, {"type": "string", "minLength": 1}, str)]
 
 
 def read_workers(value: object, place: Place | None) -> int | str:

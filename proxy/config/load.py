@@ -33,16 +33,16 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     problems = [*document.problems, *(problem for filter in found for problem in filter.document.problems)]
     if config is None or problems:
         raise ConfigErrors(problems)
-    return assemble(config, document, found, [filter for filter in filters if filter is not None])
+    return assemble(config, document, found, [filter for filter in filters if filter is not None], path)
 
 
-def assemble(config: Config, document: Document, found: list["DirectoryFilter"], filters: list[Filter]) -> Config:
+def assemble(config: Config, document: Document, found: list["DirectoryFilter"], filters: list[Filter], file: Path) -> Config:
     positions = {path: (document.file, line) for path, line in document.lines.items()}
     for index, filter in enumerate(found, len(config.filters)):
         positions[("filters", index)] = (filter.document.file, 1)
         for path, line in filter.document.lines.items():
             positions[("filters", index, *path)] = (filter.document.file, line)
-    return config.completed(tuple(filters), positions)
+    return config.completed(tuple(filters), positions, file)
 
 
 def read(path: Path, shown: str, environ: Mapping[str, str]) -> Document:

@@ -5,7 +5,8 @@ Text that came through `${env:}` or `${file:}` works in the fields but is `***` 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_serializer, model_validator
@@ -306,14 +307,98 @@ class Capabilities(Model):
         ["proxy_log", "proxy_get_*"],
     )  # fmt: skip
     env: dict[fields.VariableName, fields.Text] = optional({}, "Environment variables it sees.", {"MODE": "strict"})
+    refused: tuple[fields.Text, ...] = optional(
+        [], "What its manifest asks for and it does not get on purpose.", ["https://telemetry.example.com"]
+    )
+
+
+class Sticky(Model):
+    """What keeps a client on one side. Exactly one key; a request without it goes to the live version."""
+
+    header: fields.HeaderName | None = optional(None, "This request header's value.", "x-user")
+    cookie: fields.Text | None = optional(None, "This cookie's value.", "session")
+    client_address: Literal[True] | None = optional(None, "The address from which the client connects.", True)
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        require_one("sticky", ("header", "cookie", "client_address"), self, "cookie: session")
+        return self
+
+
+class Rollback(Model):
+    """When a canary is taken out by itself. Null for a bound that should not count."""
+
+    traps: Count | None = optional(3, "So many faults of the canary, and more for each stream than the live version has.")
+    errors_5xx: fields.Percent | None = optional("1%", "The share of its streams that end in a 5xx is higher by this much.")
+    p99: fields.Factor | None = optional(2, "Its 99th percentile of the stream's time is so many times the live version's.")
+    fuel: fields.Factor | None = optional(2, "Its fuel for each stream is so many times the live version's.")
+    after: Annotated[int, fields.whole(20, 10**9)] = optional(100, "Streams on each side before 5xx, p99 and fuel are judged.")
+    window: Duration = optional("5m", "Figures of so long count.")
+
+
+class Canary(Model):
+    """Another version of the filter, for a share of the clients."""
+
+    wasm: fields.WasmSource = Field(description="The other version.", examples=["filters/basic-auth-2.wasm"])
+    sha256: fields.Sha256 | None = optional(None, "Its SHA-256; another module is refused.", "9f86d081" * 8)
+    config: fields.FilterConfig = optional(None, "Its config; the filter's own if the key is not written.", {"realm": "staff"})
+    weight: fields.Percent = optional("5%", "The share of the clients, or of the streams without `sticky`.")
+    sticky: Sticky | None = optional(None, "What keeps a client on one side.", {"cookie": "session"})
+    rollback: Rollback | None = optional({}, "When it is taken out by itself; null for never.", {"traps": 3})
+
+
+class Shadow(Model):
+    """Another version of the filter, which sees a copy of the traffic and answers nobody."""
+
+    wasm: fields.WasmSource = Field(description="The other version.", examples=["filters/basic-auth-2.wasm"])
+    sha256: fields.Sha256 | None = optional(None, "Its SHA-256; another module is refused.", "9f86d081" * 8)
+    config: fields.FilterConfig = optional(None, "Its config; the filter's own if the key is not written.", {"realm": "staff"})
+    sample: fields.Percent = optional("1%", "The share of the streams that it sees.")
+
+
+class ProbeRequest(Model):
+    """The request that a probe makes."""
+
+    method: fields.Method = optional("GET", "Its method.")
+    path: fields.Text = optional("/", "Its path and query.")
+    headers: dict[fields.HeaderName, fields.Text] = optional({}, "Its headers.", {"x-probe": "1"})
+    body: fields.Text = optional("", "Its body.", "hello")
+
+
+class ProbeExpect(Model):
+    """What must come of a probe."""
+
+    status: Annotated[int, fields.whole(200, 599)] | None = optional(
+        None, "The filter answers with this status; without it, it must let the request pass.", 401
+    )
+    headers: dict[fields.HeaderName, fields.Text] = optional(
+        {}, "Headers that must be in the answer, or in the request that passes.", {"x-user": "probe"}
+    )
+
+
+class Probe(Model):
+    """A made-up request through this filter alone, in each worker, off the request path."""
+
+    request: ProbeRequest = optional({}, "The request.", {"path": "/health"})
+    expect: ProbeExpect = optional({}, "What must come of it.", {"status": 401})
+    every: Annotated[float, fields.duration("10s", 0.1)] = optional("10s", "How often.")
 
 
 class Filter(Model):
     """One filter of the chain: a proxy-wasm module with its config and budgets."""
 
     name: fields.Name = Field(description="What routes, logs and metrics call it.", examples=["basic-auth"])
-    wasm: fields.WasmFile = Field(description="The proxy-wasm module, or component.", examples=["filters/basic-auth.wasm"])
+    wasm: fields.WasmSource = Field(
+        description="The proxy-wasm module, or component: a path, https://..., or oci://registry/repository:tag[@sha256:...].",
+        examples=["filters/basic-auth.wasm", "oci://registry.example.com/filters/basic-auth:1.0.0"],
+    )
     sha256: fields.Sha256 | None = optional(None, "The module's SHA-256; another module is refused.", "9f86d081" * 8)
+    require_signature: fields.Switch | None = optional(
+        None, "Whether it must be signed by one of trusted_keys; as the config's own require_signature without it.", True
+    )
+    signed_as: fields.Text | None = optional(
+        None, "The name that its signature must state; without it the filter's own name, or that of its file.", "basic-auth"
+    )
     config: fields.FilterConfig = optional(
         None, "The filter's config. A mapping or list reaches it as JSON text, text as it stands.", {"realm": "staff"}
     )
@@ -335,6 +420,13 @@ class Filter(Model):
     allow_on_headers_stop_iteration: fields.Switch = optional(
         False, "A pause in a headers callback holds only the headers, not the body (Envoy's option of that name)."
     )
+    canary: Canary | None = optional(
+        None, "Another version, for a share of the clients.", {"wasm": "filters/basic-auth-2.wasm"}
+    )
+    shadow: Shadow | None = optional(
+        None, "Another version, which sees a copy of the traffic.", {"wasm": "filters/basic-auth-2.wasm"}
+    )
+    probe: Probe | None = optional(None, "A made-up request that shows whether it works.", {"expect": {"status": 401}})
     limits: FilterLimits = optional({}, "Caps on what the filter may be and hold.", {"module": "32MiB"})
     capabilities: Capabilities = optional(
         {}, "What the filter may do beyond its own stream.", {"allowed_hosts": ["cluster:auth"]}
@@ -348,11 +440,88 @@ class Filter(Model):
         """What the filter reads as its VM configuration."""
         return config_bytes(self.vm_config)
 
+    def version(self, kind: Literal["canary", "shadow"]) -> "Filter | None":
+        """The other version as a filter of its own, called NAME@canary or NAME@shadow. A shadow shares data with nobody."""
+        other = self.canary if kind == "canary" else self.shadow
+        if other is None:
+            return None
+        changed: dict[str, Any] = {
+            "name": f"{self.name}@{kind}", "wasm": other.wasm, "sha256": other.sha256, "canary": None, "shadow": None,
+            "probe": None, "signed_as": self.signed_as or self.name,
+        }  # fmt: skip
+        hidden = {key: value for key, value in self._hidden.items() if key not in ("wasm", "sha256")}
+        if "config" in other.model_fields_set:
+            changed["config"] = other.config
+            hidden.pop("config", None)
+        if kind == "shadow":
+            changed["vm_id"] = ""
+        copied = self.model_copy(update=changed)
+        copied._hidden = {**hidden, **{key: other._hidden[key] for key in changed if key in other._hidden}}
+        return copied
+
+
+def with_versions(filters: Sequence[Filter]) -> list[Filter]:
+    """The filters, and behind them the other versions that they have."""
+    kinds: tuple[Literal["canary", "shadow"], ...] = ("canary", "shadow")
+    others = [other for one in filters for kind in kinds if (other := one.version(kind)) is not None]
+    return [*filters, *others]
+
+
+class TrustedKey(Model):
+    """Who may sign filters."""
+
+    name: fields.Name = Field(description="What logs and lists call the signer.", examples=["acme"])
+    key: fields.PublicKey = Field(
+        description="The public key, as penstock filter keygen prints it.",
+        examples=["ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="],
+    )
+    filters: tuple[fields.Text, ...] | None = optional(
+        None, "The names that it may sign for, * standing for any part; all without it.", ["acme-*"]
+    )
+
+
+class RegistryLogin(Model):
+    """Who we are to a registry."""
+
+    username: fields.Text = Field(description="The user.", examples=["reader"])
+    password: fields.Text = Field(description="The password, or a token.", examples=["${env:REGISTRY_PASSWORD}"])
+
+
+class Sources(Model):
+    """How filters are fetched whose `wasm` is no path."""
+
+    refresh: fields.DurationOrNone = optional(
+        "5m", "How often a source that may change (a tag, a URL, no sha256) is asked; 0: only at the start and at a reload."
+    )
+    timeout: Duration = optional("30s", "Longest time for one filter, redirects and names included.")
+    allowed_networks: tuple[fields.Network, ...] = optional(
+        [], "Networks that are no public ones where sources may be all the same.", ["10.0.0.0/8"]
+    )
+    ca: fields.CertificateFile | None = optional(
+        None, "PEM file with the trusted certificates; the system's without it.", "tls/ca.pem"
+    )
+    registries: dict[fields.Text, RegistryLogin] = optional(
+        {}, "Logins, by host[:port].", {"registry.example.com": {"username": "reader", "password": "${env:REGISTRY_PASSWORD}"}}
+    )
+    store: fields.NewDirectory | None = optional(
+        None, "Where what was fetched is kept; sources in the cache's folder ($PENSTOCK_CACHE) without it.", "/var/lib/penstock"
+    )
+
 
 class Admin(Model):
-    """The operator's own port: /ready, /metrics, /filters, /config."""
+    """The operator's own port: a page, and an API."""
 
-    address: fields.ListenAddress = optional("127.0.0.1:9901", "host:port; keep it on loopback.")
+    address: fields.ListenAddress = optional("127.0.0.1:9901", "host:port; keep it on loopback, or set a token.")
+    token: fields.Token | None = optional(
+        None, "Whoever asks has to send `Authorization: Bearer TOKEN`.", "${file:secrets/admin-token}"
+    )
+    hosts: tuple[fields.Text, ...] = optional(
+        [], "Names by which it is asked, beside localhost and addresses: another Host gets 421.", ["gateway.internal"]
+    )
+    redact: tuple[fields.HeaderName, ...] = optional(
+        ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"],
+        "Headers whose values are not shown with recent streams.",
+    )
 
 
 class Overload(Model):
@@ -362,6 +531,28 @@ class Overload(Model):
     memory: Size | None = optional(
         None, "A worker's memory in RAM: from 95 % of it on no stream is taken, until it is below 90 %.", "1GiB"
     )
+
+
+class Reload(Model):
+    """When the gateway takes a changed config, besides SIGHUP and `penstock reload`."""
+
+    watch: fields.Switch = optional(
+        True, "When the config or a file that it names changes: filters, certificates, secrets, the filters directory.", False
+    )
+
+
+class Tracing(Model):
+    """OpenTelemetry traces, sent as OTLP over HTTP; needs `pip install 'penstock[otel]'`."""
+
+    endpoint: fields.Url = Field(description="Where spans are sent.", examples=["http://127.0.0.1:4318/v1/traces"])
+    sample: fields.Percent = optional(
+        "1%", "The share of the streams that begin a trace here; a stream that comes with a context keeps its sender's choice."
+    )
+    service_name: fields.Text = optional("penstock", "What traces call this gateway.", "edge")
+    headers: dict[fields.HeaderName, fields.Text] = optional(
+        {}, "Headers for the collector.", {"authorization": "${env:COLLECTOR_TOKEN}"}
+    )
+    timeout: Duration = optional("5s", "Longest time for sending a batch.")
 
 
 class Log(Model):
@@ -396,22 +587,44 @@ class Config(Model):
     filters_directory: fields.FiltersDirectory | None = optional(
         None, "Every NAME.wasm in it joins the chain, in name order; NAME.yaml gives its settings.", "filters.d"
     )
+    sources: Sources = optional({}, "How filters are fetched whose wasm is no path.", {"refresh": "5m"})
+    trusted_keys: tuple[TrustedKey, ...] = optional(
+        [], "Whose signatures count.", [{"name": "acme", "key": "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}]
+    )
+    require_signature: fields.Switch = optional(False, "Refuse filters without a signature by one of trusted_keys.", True)
     admin: Admin | None = optional({}, "The operator's own port; null for none.", {"address": "127.0.0.1:9901"})
     workers: fields.Workers = optional(1, "Processes that serve; auto: one per CPU.", 4, "auto")
     overload: Overload = optional({}, "What a worker takes on at most.", {"memory": "1GiB"})
+    state_directory: fields.NewDirectory | None = optional(
+        None,
+        "Where what the operator decides at run time outlives a restart (canaries); without it $PENSTOCK_STATE, or penstock in "
+        "$XDG_STATE_HOME or ~/.local/state.",
+        "/var/lib/penstock",
+    )
     shutdown_grace: Duration = optional("10s", "How long running streams may take after SIGTERM.")
     event_loop: Annotated[Literal["auto", "uvloop", "asyncio"], Choice()] = optional(
         "auto", "The event loop; auto: uvloop where it is installed."
     )
+    reload: Reload = optional({}, "When the gateway takes a changed config.", {"watch": False})
     log: Log = optional({}, "What is logged, and how.", {"level": "info"})
+    tracing: Tracing | None = optional(None, "Send traces.", {"endpoint": "http://127.0.0.1:4318/v1/traces"})
 
     _positions: dict[KeyPath, tuple[str, int]] = PrivateAttr(default_factory=dict)
+    _file: Path | None = PrivateAttr(default=None)
 
-    def completed(self, filters: tuple[Filter, ...], positions: Mapping[KeyPath, tuple[str, int]]) -> "Config":
+    def completed(
+        self, filters: tuple[Filter, ...], positions: Mapping[KeyPath, tuple[str, int]], file: Path | None = None
+    ) -> "Config":
         """The same config with the filters of the filters directory, knowing where each value is written."""
         config = self.model_copy(update={"filters": self.filters + filters})
         config._positions = dict(positions)
+        config._file = file
         return config
+
+    @property
+    def file(self) -> Path | None:
+        """The config file; None for a config that was made otherwise."""
+        return self._file
 
     def worker_count(self) -> int:
         """The number of workers; `auto` is one for each CPU that this process may use."""

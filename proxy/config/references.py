@@ -19,6 +19,7 @@ def check(document: Document, tree: object, directory_filters: list[str]) -> Non
     clusters = check_unique(document, tree, "clusters", "name")
     filters = check_unique(document, tree, "filters", "name") | set(directory_filters)
     check_unique(document, tree, "routes", "name")
+    check_unique(document, tree, "trusted_keys", "name")
     addresses = check_unique(document, tree, "listeners", "address")
     admin = tree.get("admin")
     address = admin.get("address") if isinstance(admin, dict) else None

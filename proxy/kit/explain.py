@@ -7,18 +7,24 @@ service's answer, and those to the filters' calls, are given.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, HeadOptions
+from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, HeadOptions, Region
 from proxy.abi.proxy_wasm.load import Prepared
+from proxy.chain.chain import Chain
+from proxy.chain.shown import difference, field_text
+from proxy.chain.watched import WatchedChain
 from proxy.config.model import Config, Listener, Route
+from proxy.kit.bodies import Bodies
 from proxy.kit.calls import ScriptedCalls
-from proxy.kit.cases import ScriptedCall, Sent, Wanted
+from proxy.kit.cases import ScriptedCall, Sent
 from proxy.kit.clock import Clock
+from proxy.kit.expected import Wanted
 from proxy.kit.hearing import Fault, Hearing, Line
 from proxy.kit.meter import Callback
-from proxy.kit.runtime import Runtime, of_proxy_wasm, prepared_of
+from proxy.kit.runtime import Runtime
 from proxy.kit.stream import Message, Outcome, Stream
 from proxy.kit.tracing import Tracer, traced
 from proxy.server.router import Router
@@ -32,7 +38,7 @@ LONGEST_BODY = 300
 
 @dataclass(slots=True)
 class Step:
-    """A callback, what it called, and what it changed in heads: lines that begin with - or +."""
+    """A callback, what it called, and what it changed in heads and bodies: lines that begin with - or +."""
 
     callback: Callback
     calls: list[str]
@@ -49,22 +55,19 @@ class Explanation:
     lines: Sequence[Line]
     faults: Sequence[Fault]
     calls: ScriptedCalls
-    untraced: list[str] = field(default_factory=list)
-    """Components: they run, and are not traced."""
 
 
-def explain(config: Config, request: Sent, response: Sent, answers: Mapping[str, Sent], host: str) -> Explanation:
-    """Raises SetupError, RefusedError, HeadError."""
+def explain(
+    config: Config, prepared: Prepared, request: Sent, response: Sent, answers: Mapping[str, Sent], host: str
+) -> Explanation:
+    """Of `config`, whose filters are `prepared`. Raises RefusedError, HeadError."""
     with Hearing():
-        prepared = prepared_of(config)
         tracing = traced(prepared)
     plain = play(config, prepared, request, response, answers, host, None)
     trace: list[str] = []
     detailed = play(config, tracing, request, response, answers, host, trace)
     for step, twin in zip(plain.steps, detailed.steps, strict=False):
         step.calls = twin.calls
-    traceable = {one.filter.name for one in of_proxy_wasm(prepared)}
-    plain.untraced = [one.filter.name for one in prepared.filters if one.filter.name not in traceable]
     return plain
 
 
@@ -89,11 +92,10 @@ def play(
 
         return router.match(header(":method") or "", header(":authority") or "", header(":path") or "", header)
 
+    hear, say = (tracer.hear, tracer.say) if tracer is not None else (None, None)
     with (
         Hearing(config.log.level) as hearing,
-        Runtime(
-            config, prepared, clock, 1, tracer.hear if tracer is not None else None, heads_of(config.listeners[0]), calls
-        ) as runtime,
+        Runtime(config, prepared, clock, 1, hear, heads_of(config.listeners[0]), calls, say) as runtime,
     ):
         steps: list[Step] = []
         known: dict[int, Pairs] = {}
@@ -101,7 +103,7 @@ def play(
             trace.clear()  # what the start did
         started = len(hearing.logged)
 
-        def after() -> None:
+        def changed() -> list[str]:
             changes = []
             for map_, title in ((REQUEST_HEADERS, "request"), (RESPONSE_HEADERS, "response")):
                 now = runtime.memory.pairs(map_)
@@ -109,15 +111,34 @@ def play(
                     changes += [f"{title} {line}" for line in difference(known[map_], now)]
                 if now:
                     known[map_] = now
+            return changes
+
+        def after() -> None:
             said = list(trace) if trace is not None else []
             if trace is not None:
                 trace.clear()
-            steps.append(Step(runtime.meter.callbacks[-1], said, changes))
+            steps.append(Step(runtime.meter.callbacks[-1], said, changed()))
 
-        runtime.meter.after = after
+        def edited() -> None:
+            steps[-1].changes += changed()
+
+        runtime.meter.after, runtime.meter.edited = after, edited
+        if trace is None:
+            watch_bodies(runtime, lambda lines: steps[-1].changes.extend(lines))
         stream = Stream(runtime, request, response, route, host, heads=known)
         outcome = stream.run()
         return Explanation(stream.info, outcome, steps, hearing.logged[started:], hearing.faults, calls)
+
+
+def watch_bodies(runtime: Runtime, tell: Callable[[list[str]], None]) -> None:
+    """Of every stream from now on."""
+    witness, chains = Bodies(tell), runtime.chains
+
+    def opened(route: Route | None, info: StreamInfo, region: Region, wake: Callable[[], None]) -> Chain:
+        return chains.open_as(WatchedChain(chains.memory, region, info, wake, witness), route)
+
+    own: Any = chains
+    own.open = opened
 
 
 class Answers(list[ScriptedCall]):
@@ -142,21 +163,6 @@ def heads_of(listener: Listener) -> HeadOptions:
     )
 
 
-def difference(before: Pairs, after: Pairs) -> Iterator[str]:
-    """Fields that went and came, as - and + lines."""
-    left = list(after)
-    for pair in before:
-        if pair in left:
-            left.remove(pair)
-        else:
-            yield f"- {field_text(pair)}"
-    yield from (f"+ {field_text(pair)}" for pair in left)
-
-
-def field_text(pair: tuple[bytes, bytes]) -> str:
-    return ": ".join(part.decode("utf-8", "backslashreplace") for part in pair)
-
-
 # ---- For people ----
 
 
@@ -175,8 +181,7 @@ def report(found: Explanation, config: Config) -> Iterator[str]:
     for filter_ in config.filters:
         if filter_.name not in called:
             yield ""
-            note = "runs, and is not traced: it is a component" if filter_.name in found.untraced else "was not called"
-            yield f"{filter_.name}  {note}"
+            yield f"{filter_.name}  was not called"
     yield from section("calls", (f"{one.method} {one.path} to {one.cluster}" for one in found.calls.made))
     yield from section("log", (f"{line.filter}: {line.level}: {line.message}" for line in found.lines))
     yield from section("faults", (f"{one.filter}: {one.callback}: {one.reason}: {one.message}" for one in found.faults))

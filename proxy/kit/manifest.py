@@ -16,13 +16,16 @@ import yaml
 from proxy.abi.proxy_wasm.inspect import Inspection, check_limits, inspect
 from proxy.config.model import Filter, FilterLimits
 from proxy.config.units import parse_size
-from proxy.kit.cases import FILE as CASES
-from proxy.kit.cases import CaseError, read
+from proxy.kit.case_file import FILE as CASES
+from proxy.kit.case_file import read
+from proxy.kit.cases import CaseError
+from proxy.sources.asks import ENTRY, PLACEHOLDER
+from proxy.sources.signature import SUFFIX
 from proxy.wasm.module import ModuleError
 
 FILE: Final = "filter.yaml"
 NEEDED: Final = ("name", "version", "description", "abi", "grants")
-KNOWN: Final = (*NEEDED, "language", "defaults", "config_schema", "sha256", "wasm", "penstock")
+KNOWN: Final = (*NEEDED, "language", "defaults", "config_schema", "sha256", "wasm", "penstock", "linked")
 GRANTS: Final = ("host_functions", "allowed_hosts", "env")
 SUMS: Final = "SHA256SUMS"
 CALLS: Final = ("proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream")
@@ -101,10 +104,12 @@ def verify(path: Path) -> Verdict:
     found.hold(f"ABI {abi}", [] if said == abi else [f"abi: is {said!r}, the module's is {abi!r}; write abi: {abi}"])
     grants = data.get("grants")
     if isinstance(grants, dict):
-        imports(found, grants, inspection)
+        imports(found, grants, [str(name) for name in data.get("linked") or ()], inspection)
     limits = check_limits(inspection, FilterLimits(), parse_size(Filter.model_fields["memory"].default))
     found.hold("it loads under the default limits", [f"module: {text}" for text in limits])
     schema(found, data, manifest.parent)
+    if module.with_name(module.name + SUFFIX).is_file():
+        found.notes.append("it has a signature, which was not looked at: write --key KEY")
     return Verdict(found.problems, found.holds, found.notes)
 
 
@@ -127,6 +132,10 @@ def form(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"grants.host_functions[{index}]: has no name; write {{ name: proxy_log, reason: ... }}"
         elif not grant.get("reason"):
             yield f"grants.host_functions[{index}]: {grant['name']} has no reason; say what it is for"
+    for index, grant in enumerate(grants.get("allowed_hosts") or ()):
+        name = grant.get("name") if isinstance(grant, dict) else grant
+        if not ENTRY.fullmatch(PLACEHOLDER.sub("x", str(name))):
+            yield f"grants.allowed_hosts[{index}]: {name!r} is no entry; write https://api.example.com, or cluster:{{key}}"
 
 
 def digest(found: Findings, data: Mapping[str, Any], module: Path, actual: str) -> None:
@@ -149,18 +158,22 @@ def digest(found: Findings, data: Mapping[str, Any], module: Path, actual: str) 
     found.notes.append(f"no digest to compare with; the file's is sha256: {actual}")
 
 
-def imports(found: Findings, grants: Mapping[str, Any], inspection: Inspection) -> None:
-    """What the module imports has to be granted, and nothing else."""
+def imports(found: Findings, grants: Mapping[str, Any], linked: Sequence[str], inspection: Inspection) -> None:
+    """What the module imports has to be asked for, and nothing else; but for what is `linked`: an SDK brings it along and the
+    filter never calls it."""
     patterns = [str(one["name"]) for one in grants.get("host_functions", ()) if isinstance(one, dict) and one.get("name")]
     imported = sorted({one.name.partition(".")[2] for group in (inspection.imports or {}).values() for one in group})
-    unmet = [name for name in imported if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+    unmet = [name for name in imported if name not in linked and not any(fnmatchcase(name, pattern) for pattern in patterns)]
     surplus = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in imported)]
     problems = [
         f"grants.host_functions: {name} is imported and not asked for; add {{ name: {name}, reason: ... }}" for name in unmet
     ]
     problems += [f"grants.host_functions: {name} is asked for and not imported; remove it" for name in surplus]
-    found.hold(f"{len(imported)} imports, each of them asked for", problems)
-    if any(name in CALLS for name in imported) and not grants.get("allowed_hosts"):
+    problems += [f"linked: {name} is asked for as well; remove it here" for name in linked if name in patterns]
+    problems += [f"linked: {name} is not imported; remove it" for name in linked if name not in imported]
+    besides = f", but for {len(linked)} that it does not call" if linked else ""
+    found.hold(f"{len(imported)} imports, each of them asked for{besides}", problems)
+    if any(name in CALLS and name not in linked for name in imported) and not grants.get("allowed_hosts"):
         found.notes.append("it can make calls, and grants.allowed_hosts names nobody")
 
 

@@ -25,7 +25,7 @@ from proxy.kit.tracing import Tracer, traced
 
 @dataclass(slots=True)
 class Played:
-    """One exchange of a case, and everything that was seen of it. `memory` in bytes."""
+    """One exchange of a case, and everything that was seen of it. `memory` in bytes, None if it can not be told."""
 
     outcome: Outcome
     lines: Sequence[Line]
@@ -33,7 +33,7 @@ class Played:
     callbacks: Sequence[Callback]
     calls: Sequence[MadeCall]
     metrics: Mapping[str, int]
-    memory: int
+    memory: int | None
     problems: list[str]
 
 
@@ -117,7 +117,8 @@ class Player:
 
     def runtime(self, settings: Mapping[str, Any], configuration: bytes, clock: float, seed: int) -> Runtime:
         config, prepared = self.prepared(settings, configuration)
-        runtime = Runtime(config, prepared, Clock(clock), seed, self.tracer.hear if self.tracing else None)
+        hear, say = (self.tracer.hear, self.tracer.say) if self.tracing else (None, None)
+        runtime = Runtime(config, prepared, Clock(clock), seed, hear, say=say)
         runtime.calls.known = self.clusters
         return runtime
 
@@ -171,9 +172,8 @@ class Player:
         except RefusedError as error:
             if error.cause:
                 result.problems.append(f"expected a refusal, got a fault: {error.name}")
-            elif refusal.reason not in "\n".join(error.lines):
-                said = " | ".join(error.lines) or "nothing"
-                result.problems.append(f"log: expected {refusal.reason!r} with the refusal, it logged {said}")
+            elif refusal.reason not in "\n".join([*error.lines, error.name]):
+                result.problems.append(f"log: expected {refusal.reason!r} with the refusal, got {error.name}")
             return
         result.problems.append("expected the configuration to be refused, the filter took it")
 
@@ -189,7 +189,7 @@ def heard() -> Hearing:
 
 def cases_of(path: Path) -> Cases:
     """The cases that a path on the command line means. Raises CaseError."""
-    from proxy.kit.cases import find, read
+    from proxy.kit.case_file import find, read
 
     return read(*find(path))
 

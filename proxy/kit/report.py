@@ -42,7 +42,7 @@ def difference(problem: str) -> Iterator[str]:
 def summary(results: Sequence[Result]) -> str:
     failed = sum(not one.passed for one in results)
     seconds = sum(one.seconds for one in results)
-    return f"{len(results)} cases, {failed} failed, {seconds:.1f} s"
+    return f"{len(results)} case{'' if len(results) == 1 else 's'}, {failed} failed, {seconds:.1f} s"
 
 
 def write_junit(path: Path, suites: Sequence[tuple[str, Sequence[Result]]]) -> None:

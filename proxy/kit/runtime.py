@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from proxy.abi.component.load import PreparedComponent
+from proxy.abi.component.plugin import ComponentPlugin
 from proxy.abi.memory import HeadOptions
-from proxy.abi.proxy_wasm.load import LoadError, Prepared, PreparedFilter, prepare, shares
+from proxy.abi.proxy_wasm.load import LoadError, Prepared, prepare, shares
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.chain.chains import Chains, FilterStartError, space_of
 from proxy.config.model import Config, Filter
 from proxy.kit.calls import ScriptedCalls
 from proxy.kit.clock import Clock
+from proxy.kit.component import KitComponentHost, Say
 from proxy.kit.host import KitHost, Listener
 from proxy.kit.meter import Meter
 from proxy.sharing.limits import limits_by_space
 from proxy.sharing.store import SharedStore
+from proxy.telemetry.metrics import Histogram
 from proxy.telemetry.telemetry import Telemetry
 
 LOCAL = HeadOptions(forwarded="off", request_id="off", via=None, trailers=True, underscores="keep")
@@ -39,6 +43,7 @@ class RefusedError(Exception):
     def __init__(self, error: FilterStartError) -> None:
         super().__init__(str(error))
         self.name = str(error)
+        self.error = error
         self.lines = list(error.lines)
         self.cause = error.cause
 
@@ -61,7 +66,7 @@ def config_of(filters: list[dict[str, Any]], log_level: str = "debug") -> Config
 def prepared_of(config: Config) -> Prepared:
     """The config's filters, checked and compiled. Raises SetupError."""
     try:
-        return prepare(config.filters)
+        return prepare(config.filters, config if config.file is not None else None)
     except LoadError as error:
         raise SetupError([f"{one.key}: {one.problem}; {one.mend}" for one in error.problems]) from None
 
@@ -77,7 +82,8 @@ def configured(prepared: Prepared, configuration: bytes) -> Prepared:
 class Runtime:
     """Filters that have been started; close it, or use `with`. Raises RefusedError.
 
-    `listener` hears what tracing modules tell (tracing.py); `heads`: what is done to heads that come in.
+    `listener` hears what tracing modules tell (tracing.py), and `say` takes what components' traces say; `heads`: what is
+    done to heads that come in.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Runtime:
         listener: Listener | None = None,
         heads: HeadOptions = LOCAL,
         calls: ScriptedCalls | None = None,
+        say: Say | None = None,
     ) -> None:
         self.clock = clock
         self.config = config
@@ -105,7 +112,9 @@ class Runtime:
         chains: Any = self.chains
         chains.callouts = self.calls
         chains.services = self.chains.services._replace(
-            later=clock.later, host=lambda slot: KitHost(slot, clock, source, listener)
+            later=clock.later,
+            host=lambda slot: KitHost(slot, clock, source, listener),
+            component_host=lambda world: KitComponentHost(world, clock, source, say),
         )
         try:
             self.chains.load()
@@ -122,9 +131,9 @@ class Runtime:
             self.meter.watch(plugin)
 
     @property
-    def plugins(self) -> list[Plugin]:
-        """The proxy-wasm filters."""
-        return [plugin for plugin in self.chains.plugins if isinstance(plugin, Plugin)]
+    def plugins(self) -> list[Plugin | ComponentPlugin]:
+        """The filters, in the config's order."""
+        return self.chains.plugins
 
     def settle(self) -> None:
         """Deliver what has been put into queues."""
@@ -141,6 +150,10 @@ class Runtime:
         """The filters' counters and gauges, by the names that they gave; histograms by their number of samples."""
         found: dict[str, int] = {}
         for plugin in self.plugins:
+            if isinstance(plugin, ComponentPlugin):
+                for (_, name), metric in plugin.slot.host.metrics.items():
+                    found[name] = sum(metric.counts) if isinstance(metric, Histogram) else int(metric.value)
+                continue
             metrics = plugin.metrics
             metrics.refresh()
             for (_, name), cell in metrics.defined.items():
@@ -148,9 +161,12 @@ class Runtime:
                 found[name] = int(shown.value) if shown is not None else sum(metrics.histograms[cell].counts)
         return found
 
-    def used_memory(self) -> int:
-        """Bytes of the filters' linear memories."""
-        return sum(plugin.slot.vm.store.guest_memory() for plugin in self.plugins if plugin.slot.vm is not None)
+    def used_memory(self) -> int | None:
+        """Bytes of the filters' linear memories; None: there is a component, whose memories nobody can look at."""
+        if any(isinstance(one, PreparedComponent) for one in self.chains.prepared.filters):
+            return None
+        vms = [plugin.slot.vm for plugin in self.plugins if isinstance(plugin, Plugin)]
+        return sum(vm.store.guest_memory() for vm in vms if vm is not None)
 
     def finish(self) -> None:
         """The end of the filters' life: proxy_on_done and proxy_on_delete of the roots."""
@@ -169,8 +185,3 @@ class Runtime:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def of_proxy_wasm(prepared: Prepared) -> list[PreparedFilter]:
-    """The filters that are proxy-wasm modules, and not components."""
-    return [one for one in prepared.filters if isinstance(one, PreparedFilter)]

@@ -9,6 +9,7 @@ from typing import Final
 from proxy.abi.memory import decode_pairs
 from proxy.abi.proxy_wasm.host import STATUS_NAMES
 from proxy.abi.proxy_wasm.signatures import WASI_MODULES
+from proxy.chain.shown import action_text
 from proxy.wasm.module import Import
 
 Peek = Callable[[int, int], bytes | None]
@@ -32,7 +33,6 @@ WORDS: Final = {
     "stream": ("request", "response", "downstream", "upstream"),
     "kind": ("counter", "gauge", "histogram"),
 }
-ACTIONS: Final = ("Continue", "Pause", "2 (stop, watermark)")
 
 FUNCTIONS: Final = {
     "proxy_log": "level text",
@@ -153,7 +153,7 @@ def result_text(name: str, words: Sequence[int], result: int, peek: Peek, item: 
         if name in VERDICTS:
             return "true" if result else "false"
         if name.startswith(STREAM_PREFIXES):
-            return ACTIONS[result] if result < len(ACTIONS) else str(result)
+            return action_text(result)
         return ""
     assert item.function is not None
     if not item.function.results:

@@ -42,7 +42,8 @@ RETURN: Final = 1 << 22
 
 
 def traced(prepared: Prepared) -> Prepared:
-    """The same filters, linked so that they can be traced. Components stay as they are."""
+    """The same filters, linked so that they can be traced. Components stay as they are: what they import is Python's
+    (component.py)."""
     filters = []
     for one in prepared.filters:
         filters.append(traced_filter(one) if isinstance(one, PreparedFilter) else one)
@@ -133,12 +134,17 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Tracer:
-    """Puts what it hears into `lines`. `name` adds the filter's name to callbacks."""
+    """Puts what it hears into `lines`."""
 
     lines: list[str]
-    names: bool = False
     entries: list[Entry] = field(default_factory=list)
     returning: bool = False
+    called: set[str] = field(default_factory=set)
+    """The host functions that were called, all in all."""
+
+    def say(self, line: str) -> None:
+        """A line of a component's trace."""
+        self.lines.append(line)
 
     def hear(self, slot: VmSlot, word: int) -> bool:
         """One word of a tracing module; False if it is not one."""
@@ -165,13 +171,14 @@ class Tracer:
 
     def enter(self, slot: VmSlot, entry: Entry) -> None:
         self.entries.append(entry)
+        if entry.item is not None:
+            self.called.add(entry.name)
         if not entry.expected:
             self.begun(slot, entry)
 
     def begun(self, slot: VmSlot, entry: Entry) -> None:
         if entry.item is None:
-            who = f"{slot.running.plugin.name}: " if self.names else ""
-            self.lines.append(f"{who}{entry.name}({callback_text(entry.name, entry.words)})")
+            self.lines.append(f"{entry.name}({callback_text(entry.name, entry.words)})")
         else:
             entry.shown.append(arguments_text(entry.name, entry.words, peek(slot)))
 

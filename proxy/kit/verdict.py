@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from proxy.kit.cases import Expected, Wanted, WantedLine, field_problems
+from proxy.kit.expected import Expected, Wanted, WantedLine, field_problems
 from proxy.kit.hearing import Fault, Line
 from proxy.kit.meter import Callback
 from proxy.kit.stream import Message, Outcome
@@ -18,9 +18,9 @@ def problems(
     faults: Sequence[Fault],
     callbacks: Sequence[Callback],
     metrics: Mapping[str, int],
-    memory: int,
+    memory: int | None,
 ) -> list[str]:
-    """What is wrong with an exchange; empty if nothing is. `memory` in bytes."""
+    """What is wrong with an exchange; empty if nothing is. `memory` in bytes; None: it can not be told."""
     found = failure_problems(expected, faults)
     found += request_problems(expected.upstream, outcome.upstream)
     found += response_problems(expected.downstream, outcome)
@@ -34,7 +34,9 @@ def problems(
         most = max(callbacks, key=lambda one: one.fuel)
         if most.fuel > expected.fuel:
             found.append(f"fuel: expected at most {expected.fuel:,}, {most.name} took {most.fuel:,}")
-    if expected.memory is not None and memory > expected.memory:
+    if expected.memory is not None and memory is None:
+        found.append("memory: how much a component has can not be told; limit it instead, by filter: {memory: ...}")
+    elif expected.memory is not None and memory is not None and memory > expected.memory:
         found.append(f"memory: expected at most {expected.memory:,} bytes, got {memory:,}")
     return found + [f"note: {note}" for note in outcome.notes if found]
 
@@ -56,7 +58,8 @@ def reply_problems(wanted: str | None, got: str | None) -> list[str]:
 
 def request_problems(wanted: Wanted | None, got: Message | None) -> list[str]:
     if wanted is None:
-        return [] if got is None else [f"request: expected none upstream, got {got.start_line!r}"]
+        # A head whose body was refused on the way is no request: the service never sees the end of it.
+        return [] if got is None or not got.complete else [f"request: expected none upstream, got {got.start_line!r}"]
     if got is None:
         return ["request: expected one upstream, got none"]
     found = []

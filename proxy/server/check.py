@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 
 from proxy.abi.proxy_wasm.signatures import CALLBACKS, ENVIRONMENT_FUNCTIONS, HOST_FUNCTIONS, LIFECYCLE, WASI_FUNCTIONS
 from proxy.config.model import Config
@@ -17,13 +18,19 @@ GRANTABLE = (*HOST_FUNCTIONS, *ENVIRONMENT_FUNCTIONS, *WASI_FUNCTIONS, *CALLBACK
 
 def prepare(config: Config) -> list[Problem]:
     """Check the TLS files and the grants, check and compile the filters; for the supervisor, before it forks."""
-    return [*check_tls_files(config), *check_grants(config), *prepare_filters(config)]
+    return [*check_tls_files(config), *check_tracing(config), *check_grants(config), *prepare_filters(config)]
 
 
 def check(config: Config) -> list[str]:
     """Prepare, and start every filter. One line for each problem."""
     problems = prepare(config) or start_filters(config)
     return [str(problem) for problem in problems]
+
+
+def check_tracing(config: Config) -> Iterator[Problem]:
+    """Traces need an extra."""
+    if config.tracing is not None and (find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None):
+        yield config.problem(("tracing",), "OpenTelemetry is not installed", "pip install 'penstock[otel]'")
 
 
 def check_grants(config: Config) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ class ControlServer:
         self.path = path
         self.telemetry = telemetry
         self.state = state
-        app = web.Application()
+        app = self.app = web.Application()
         app.router.add_get("/snapshot", self.get_snapshot)
         app.router.add_get("/state", self.get_state)
         self.runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)

@@ -38,6 +38,15 @@ class DeadlineQueue(Generic[Item]):
         """Forget the item's deadline; harmless if it has none."""
         self.due.pop(item, None)
 
+    def change(self, seconds: float) -> None:
+        """Another length, for those that run too: none is over later than it would be if it had started now."""
+        if seconds == self.seconds:
+            return
+        self.seconds = seconds
+        latest = self.deadlines.clock() + seconds
+        for item, due in self.due.items():
+            self.due[item] = min(due, latest)
+
     def fire(self, now: float) -> None:
         """Expire what is due. A callback may start and stop any deadline, this queue's too."""
         due = self.due

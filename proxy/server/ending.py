@@ -9,7 +9,7 @@ from proxy.server.upstream_side import UpstreamSide
 from proxy.telemetry.logging import limited
 
 if TYPE_CHECKING:
-    from proxy.server.gateway import RouteState
+    from proxy.server.generation import RouteState
 
 
 class Ending(UpstreamSide):
@@ -159,6 +159,8 @@ class Ending(UpstreamSide):
             self.chain = None
         if self.region is not None:
             self.memory.release(self.region)
+        if self.generation.retired:
+            self.generation.stream_over()
         self.gateway.telemetry.stream_finished(info)
 
     # After a 101

@@ -8,9 +8,12 @@ How it ends: the response is written (`complete`), the client goes (`on_downstre
 finished (`reset`). Each goes through `end`, exactly once.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from multidict import istr
 
-from proxy.abi.memory import REQUEST_HEADERS, SAID_EXPECT, HeadError
+from proxy.abi.memory import REQUEST_HEADERS, SAID_EXPECT, HeadError, Region
 from proxy.server.answers import CONTINUE
 from proxy.server.downstream import RawHeaders
 from proxy.server.ending import Ending
@@ -28,6 +31,18 @@ HOST, REQUEST_ID = istr("Host"), istr("X-Request-Id")
 CONTENT_LENGTH, UPGRADE = istr("Content-Length"), istr("Upgrade")
 
 
+class PlainGet:
+    """The RequestHead of a request that was not parsed: what the rest of it says is in the stream memory."""
+
+    method, path, version = "GET", "", (1, 1)
+    raw_headers: RawHeaders = ()
+    headers: Mapping[str, str] = MappingProxyType({})
+    should_close = chunked = upgrade = False
+
+
+PLAIN_GET = PlainGet()
+
+
 class Exchange(Ending):
     """What the listener drives; the fields are those of StreamState."""
 
@@ -37,20 +52,14 @@ class Exchange(Ending):
 
     def begin(self, end: bool) -> None:
         """The head is parsed; `end` if the request has no body. Call `flush` afterwards, body or not."""
-        request, downstream, info, memory, gateway = self.request, self.downstream, self.info, self.memory, self.gateway
+        request, downstream, info, memory = self.request, self.downstream, self.info, self.memory
         listener = downstream.listener
         method, target, headers = request.method, request.path, request.headers
-        self.request_ended = end
-        info.method = method
-        info.path = target
-        info.authority = headers.get(HOST, "")
-        info.protocol = "HTTP/1.1" if request.version[1] else "HTTP/1.0"
-        info.scheme = listener.scheme
-        info.source_address = downstream.source
-        info.destination_address = downstream.destination
-        info.connection_id = downstream.connection_id
         given = headers.get(REQUEST_ID) if listener.keeps_request_ids else None
-        identity = info.request_id = given if given is not None and SOUND.fullmatch(given) else next(gateway.request_ids)
+        identity = given if given is not None and SOUND.fullmatch(given) else next(self.gateway.request_ids)
+        self.introduce(method, target, headers.get(HOST, ""), identity)
+        info.protocol = "HTTP/1.1" if request.version[1] else "HTTP/1.0"
+        self.request_ended = end
         region = self.region = memory.begin()
         try:
             if not is_plain(target):
@@ -75,16 +84,54 @@ class Exchange(Ending):
             self.take_target()
         if request.upgrade:
             self.prepare_upgrade()
-        route = self.route = gateway.one_route or gateway.route(method, info.authority, info.path, self.header)
+        self.enter_chain(region, end, said)
+
+    def begin_plain(self, head: bytes) -> bool:
+        """Begin with a whole request that needs no parser, if this is one. False: it is not, and nothing has begun."""
+        target = head[4 : head.find(b" ", 4)].decode("latin-1")
+        if not is_plain(target):
+            return False
+        downstream, memory = self.downstream, self.memory
+        identity = next(self.gateway.request_ids)
+        region = memory.begin()
+        found = memory.load_plain_request(head, downstream.listener.head_options, downstream.peer_ip, identity.encode())
+        if not found:
+            memory.release(region)
+            return False
+        self.region = region
+        start = found >> 16
+        self.introduce("GET", target, head[start : start + (found & 0xFFFF)].decode(), identity)
+        self.info.protocol = "HTTP/1.1"
+        self.request_ended = True
+        self.enter_chain(region, True, 0)
+        return True
+
+    def introduce(self, method: str, target: str, authority: str, identity: str) -> None:
+        """What is to be known of the stream from its beginning."""
+        info, downstream = self.info, self.downstream
+        info.method = method
+        info.path = target
+        info.authority = authority
+        info.request_id = identity
+        info.scheme = downstream.listener.scheme
+        info.source_address = downstream.source
+        info.destination_address = downstream.destination
+        info.connection_id = downstream.connection_id
+
+    def enter_chain(self, region: Region, end: bool, said: int) -> None:
+        """The head is loaded: choose the route, and let it walk."""
+        info, generation = self.info, self.generation
+        route = self.route = generation.one_route or generation.route(info.method, info.authority, info.path, self.header)
         if route is not None:
             info.route_name = route.label
             info.cluster_name = route.cluster.name
-        chain = self.chain = gateway.chains.open(None if route is None else route.config, info, region, self.wake)
+        chain = self.chain = generation.chains.open(None if route is None else route.config, info, region, self.wake)
         if not end:
+            request, listener = self.request, self.downstream.listener
             listener.body_deadlines.start(self)
             self.expects_continue = bool(said & SAID_EXPECT and request.version[1])
             limit = listener.body_limit
-            if limit is not None and announced_length(headers.get(CONTENT_LENGTH)) > limit:
+            if limit is not None and announced_length(request.headers.get(CONTENT_LENGTH)) > limit:
                 self.answer(413, b"payload too large", "request_payload_too_large", "")
                 return
             if route is not None:
@@ -225,7 +272,7 @@ class Exchange(Ending):
     def choose_route_again(self) -> None:
         """Filters edited the request: it goes where the final head leads, as in Envoy. The filters stay the first route's."""
         info, get = self.info, self.header
-        found = self.gateway.route(get(":method") or "", get(":authority") or "", get(":path") or "", get)
+        found = self.generation.route(get(":method") or "", get(":authority") or "", get(":path") or "", get)
         before = self.route
         if found is before:
             return

@@ -1,4 +1,4 @@
-"""One worker's gateway: listeners, routes, clusters and the filters' chains put together from the config."""
+"""One worker's gateway: listeners, and the generation of routes, clusters and filters that serves what begins."""
 
 import asyncio
 import socket
@@ -7,95 +7,166 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from proxy.abi.memory import StreamMemory
-from proxy.config.model import Config, Route
-from proxy.server.deadlines import DeadlineQueue, Deadlines
-from proxy.server.ending import Ending
+from aiohttp import web
+
+from proxy.chain.watching import watching_of
+from proxy.config.model import Config
+from proxy.server.deadlines import Deadlines
+from proxy.server.generation import Generation
+from proxy.server.inspection import Inspection, set_log_level
 from proxy.server.listener import Listener, require_c_parser
 from proxy.server.overload import Overload, connections_each
 from proxy.server.request_ids import request_ids
-from proxy.server.router import Router
-from proxy.server.stream_interface import Chains
-from proxy.server.tunnel import Tunnel
+from proxy.server.stream_interface import Chains, Joint
+from proxy.telemetry.access import AccessLog
+from proxy.telemetry.logging import get_logger, level_name
 from proxy.telemetry.telemetry import Telemetry
-from proxy.upstream.callout import Callouts
-from proxy.upstream.cluster import Cluster
-from proxy.upstream.grpc_callout import GrpcCallouts
+from proxy.upstream.callout_hosts import SharedDeadlines
 from proxy.upstream.resolver import Resolver
 from proxy.upstream.write_batch import WriteBatch
 
+log = get_logger("gateway")
+
 DATE_SECONDS = 1.0
 
-
-class RouteState:
-    """A route at run time: its cluster, and its timeouts as queues."""
-
-    __slots__ = ("bounded", "cluster", "config", "deadlines", "idle_deadlines", "label", "tunnel_deadlines")
-
-    def __init__(self, config: Route, cluster: Cluster, deadlines: Deadlines) -> None:
-        self.config = config
-        self.label = config.label
-        self.cluster = cluster
-        self.deadlines: DeadlineQueue[Ending] = deadlines.queue(config.timeout, Ending.on_route_timeout)
-        self.idle_deadlines: DeadlineQueue[Ending] = deadlines.queue(config.idle_timeout, Ending.on_idle_timeout)
-        self.tunnel_deadlines: DeadlineQueue[Tunnel] = deadlines.queue(config.idle_timeout, Tunnel.on_idle_timeout)
-        self.bounded = 0 < config.timeout <= config.idle_timeout
-        """Once the request is sent, the timeout ends the stream before the idle timeout could."""
+MOST_RETIRED = 8
+"""Generations that may wait for their last streams. Of one more, the oldest loses its VMs: its streams go on as their filters'
+on_failure says, and tunnels as they are."""
 
 
 class Gateway:
-    """What a worker serves with. Make it, `start` it inside the event loop, `drain` it."""
+    """What a worker serves with. Make it, `start` it inside the event loop, `drain` it.
 
-    memory: StreamMemory
+    A reload makes the next generation with `stage`, beside the one that serves, and then puts it in its place with `swap`, or
+    throws it away with `drop`.
+    """
+
     deadlines: Deadlines
     clock: Callable[[], float]
     writes: WriteBatch
+    generation: Generation
+    """Of the streams that begin now."""
 
-    def __init__(self, config: Config, telemetry: Telemetry, chains: Chains) -> None:
+    def __init__(
+        self, config: Config, telemetry: Telemetry, chains: Chains, joint: Joint | None = None, number: int = 1
+    ) -> None:
+        """`joint`: what the filters of all generations have in common; `number`: of the first generation."""
         require_c_parser()
         self.config = config
         self.telemetry = telemetry
-        self.chains = chains
-        self.router = Router(config.routes)
-        self.clusters: dict[str, Cluster] = {}
-        self.routes: dict[int, RouteState] = {}
+        self.first = chains, number
+        self.joint = joint
         self.listeners: list[Listener] = []
         self.date_timer: asyncio.TimerHandle | None = None
         self.request_ids = request_ids()
         self.connection_ids = count(1)
-        self.one_route: RouteState | None = None
-        """The route that takes every request, if the first one does."""
-        self.pauses: dict[float, DeadlineQueue[Ending]] = {}
         self.overload = Overload(config.overload, telemetry.instruments)
+        self.retired: list[Generation] = []
+        self.closing: set[asyncio.Task[None]] = set()
+        self.on_closed: Callable[[], object] = int
+        """Called when a retired generation is gone."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
         loop = asyncio.get_running_loop()
         self.clock = time.monotonic
         self.deadlines = Deadlines(loop)
+        self.cluster_deadlines = SharedDeadlines(self.deadlines)
         self.writes = WriteBatch(loop)
-        resolver = Resolver(loop)
-        instruments = self.telemetry.instruments
-        for cluster in self.config.clusters:
-            self.clusters[cluster.name] = Cluster(
-                cluster, self.writes, self.deadlines, resolver, instruments.cluster(cluster.name)
-            )
-        own = [sock.getsockname()[:2] for sock in sockets]
-        self.callouts = Callouts(self.clusters, self.writes, self.deadlines, instruments.cluster, own)
-        self.grpc = GrpcCallouts(self.callouts)
-        await self.chains.start(self.callouts, self.grpc)
-        self.memory = self.chains.memory
-        for route in self.config.routes:
-            self.routes[id(route)] = RouteState(route, self.clusters[route.cluster], self.deadlines)
-        if self.router.catch_all is not None:
-            self.one_route = self.routes[id(self.router.catch_all)]
+        self.resolver = Resolver(loop)
+        self.own = [sock.getsockname()[:2] for sock in sockets]
+        if self.joint is not None:
+            self.joint.start(loop)
+        generation = Generation(self, self.config, *self.first)
+        handles = await generation.start(self.own)
+        del self.first  # it goes when it is retired
+        self.generation = generation
+        found: Any = generation.chains
+        self.watching = watching_of(self.config, found)
         self.keep_date(loop)
         self.overload.start(loop)
         most = connections_each(self.config.listeners, self.config.clusters)
-        for listener, sock, connections in zip(self.config.listeners, sockets, most, strict=True):
-            serving = Listener(self, listener, loop, connections)
+        for listener, sock, connections, handle in zip(self.config.listeners, sockets, most, handles, strict=True):
+            serving = Listener(self, listener, loop, connections, handle)
             await serving.start(sock)
             self.listeners.append(serving)
+
+    def add_pages(self, app: web.Application) -> None:
+        """What the admin process may ask of this worker. Call after `start`."""
+        level = level_name()
+        if level != self.config.log.level:  # the operator has set it, and this worker is a successor
+            set_log_level(self, level)
+        Inspection(lambda: self, self.watching).add_to(app)
+
+    # ---- Reloads ----
+
+    async def stage(self, config: Config, chains: Chains, number: int) -> Generation:
+        """The next generation, started, but serving nothing yet. Raises if it cannot serve; then nothing is left of it."""
+        generation = Generation(self, config, chains, number)
+        try:
+            for listener, new in zip(self.listeners, config.listeners, strict=True):
+                listener.check(new)
+            handles = await generation.start(self.own, self.generation)
+            assert handles == [listener.head_options for listener in self.listeners], "head options are not where they were"
+        except BaseException:
+            await self.drop(generation)
+            raise
+        return generation
+
+    def swap(self, generation: Generation) -> None:
+        """From now on streams begin on this generation; those that run end on theirs."""
+        before = self.generation
+        config = generation.config
+        generation.memory.set_date(time.time())
+        self.generation = generation
+        found: Any = generation.chains
+        self.watching.follow(found)
+        self.config = config
+        self.retired.append(before)
+        before.retire(self.overload.streams - sum(one.streams for one in self.retired))
+        for old in [one for one in self.retired if one.streams][:-MOST_RETIRED]:
+            if not old.buried:
+                log.warning("streams outlast too many reloads: their filters end", generation=old.number, streams=old.streams)
+                old.buried = True
+                old.chains.bury()
+        if config.log.access != before.config.log.access:
+            self.telemetry.access = AccessLog(config.log.access)
+        self.overload.configure(config.overload)
+        most = connections_each(config.listeners, config.clusters)
+        for listener, new, connections in zip(self.listeners, config.listeners, most, strict=True):
+            listener.configure(new, connections)
+
+    async def drop(self, generation: Generation) -> None:
+        """This generation, which was staged, is not wanted."""
+        await generation.close(0.0, [self.generation, *self.retired])
+        self.forget(generation)
+
+    def emptied(self, generation: Generation) -> None:
+        """A retired generation's last stream is over."""
+        task = asyncio.get_running_loop().create_task(self.close_retired(generation))
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
+
+    async def close_retired(self, generation: Generation) -> None:
+        try:
+            kept = [self.generation, *(one for one in self.retired if one is not generation)]
+            await generation.close(self.config.shutdown_grace, kept)
+        except Exception:
+            log.exception("closing a generation failed", generation=generation.number)
+        self.retired.remove(generation)
+        self.forget(generation)
+        log.info("generation closed", generation=generation.number)
+        self.on_closed()
+
+    def forget(self, gone: Generation) -> None:
+        """Drop the metrics of what no generation has any more."""
+        names = gone.names()
+        for generation in (self.generation, *self.retired):
+            names -= generation.names()
+        for label, value in names:
+            self.telemetry.forget(label, value)
+
+    # ---- The end ----
 
     async def drain(self, grace: float) -> None:
         """Stop accepting at once and close the sockets; return when all streams are over, then the filters' own work, both
@@ -114,34 +185,24 @@ class Gateway:
             # connection_lost runs in the loop's next turns.
             await asyncio.sleep(0.05)
         # They may still call other services.
-        await self.chains.finish(max(end - loop.time(), 0.0))
-        for cluster in self.clusters.values():
-            cluster.close()
+        await self.generation.close(max(end - loop.time(), 0.0))
+        while self.closing:
+            await asyncio.wait(self.closing)
         if self.date_timer is not None:
             self.date_timer.cancel()
         self.overload.stop()
-        await self.grpc.close()
-        self.callouts.close()
+        await self.watching.close()
         self.deadlines.close()
-        self.chains.close()
+        if self.joint is not None:
+            self.joint.close()
 
     def state(self) -> dict[str, Any]:
-        """For /ready: the filters' states."""
-        return {"filters": self.chains.state()}
-
-    def route(self, method: str, authority: str, path: str, header: Callable[[str], str | None]) -> RouteState | None:
-        """The route of a request."""
-        found = self.router.match(method, authority, path, header)
-        return None if found is None else self.routes[id(found)]
-
-    def pause_deadlines(self, seconds: float) -> DeadlineQueue[Ending]:
-        """How long filters may hold a stream; one queue for each length that the config has."""
-        queue = self.pauses.get(seconds)
-        if queue is None:
-            queue = self.pauses[seconds] = self.deadlines.queue(seconds, Ending.on_pause_expired)
-        return queue
+        """For /ready: the filters' states, the generation, and those whose streams are not over."""
+        retired = [{"generation": one.number, "streams": one.streams} for one in self.retired]
+        return {"filters": self.generation.state(), "generation": self.generation.number, "retired": retired}
 
     def keep_date(self, loop: asyncio.AbstractEventLoop) -> None:
         """The Date of responses that have none, renewed every second."""
-        self.memory.set_date(time.time())
+        for generation in (self.generation, *(one for one in self.retired if one.streams)):
+            generation.memory.set_date(time.time())
         self.date_timer = loop.call_later(DATE_SECONDS, self.keep_date, loop)

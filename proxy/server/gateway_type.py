@@ -4,6 +4,8 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from aiohttp import web
+
 from proxy.config.model import Config
 from proxy.sharing.quarantine import QuarantineBoard
 from proxy.telemetry.telemetry import Telemetry
@@ -17,6 +19,9 @@ class Gateway(Protocol):
 
     async def drain(self, grace: float) -> None:
         """Stop accepting at once and close the sockets; return when all streams are over, cut after `grace` seconds."""
+
+    def add_pages(self, app: web.Application) -> None:
+        """Add what the admin process may ask of this worker to its control server. Called after `start`."""
 
     def state(self) -> dict[str, Any]:
         """JSON for /ready: `{"filters": {name: {"state": "ready" or another word, ...}}}` and what else is known."""

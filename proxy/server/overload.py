@@ -44,6 +44,18 @@ class Overload:
         self.timer: asyncio.TimerHandle | None = None
         instruments.registry.before_snapshot(self.refresh)
 
+    def configure(self, config: OverloadConfig) -> None:
+        """Take other settings, after a reload."""
+        if self.limit:
+            self.limit = config.streams
+        self.most = config.streams
+        self.memory = config.memory
+        if self.memory is None:
+            self.limit = self.most
+            self.stop()
+        elif self.timer is None:
+            self.start(asyncio.get_running_loop())
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at the memory now, and every second from then on."""
         if self.memory is not None:
@@ -79,6 +91,7 @@ class Overload:
         """Look no more."""
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
 
 
 def resident_bytes() -> int:

@@ -44,7 +44,7 @@ def send_request_headers(exchange: "Exchange", command: commands.SendRequestHead
     late = command.pairs and memory.pairs(REQUEST_HEADERS)
     if command.pairs is not None:
         memory.set_pairs(REQUEST_HEADERS, command.pairs)
-    if not exchange.gateway.one_route and memory.edited(REQUEST_HEADERS):
+    if not exchange.generation.one_route and memory.edited(REQUEST_HEADERS):
         exchange.choose_route_again()
     route = exchange.route
     if route is None:
@@ -235,7 +235,7 @@ def resume_response(exchange: "Exchange", command: commands.ResumeResponse) -> N
 
 def pause_began(exchange: "Exchange", command: commands.PauseBegan) -> None:
     """A filter holds the stream up: it has so long."""
-    exchange.pausing = exchange.gateway.pause_deadlines(command.seconds)
+    exchange.pausing = exchange.generation.pause_deadlines(command.seconds)
     exchange.pausing.start(exchange)
 
 

@@ -24,8 +24,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 def fork(body: Callable[[], int]) -> int:
     """Fork a child that runs `body` and exits with what it returns; gives the child's pid.
 
-    The child ignores SIGINT (a terminal sends it to all processes; the supervisor alone decides), has the default action
-    of SIGTERM and STOP_NOW until it sets its own, and is killed when the supervisor dies, however that happens.
+    The child ignores SIGINT and SIGHUP (a terminal sends them to all processes; the supervisor alone decides), has the default
+    action of SIGTERM and STOP_NOW until it sets its own, and is killed when the supervisor dies, however that happens.
     """
     parent = os.getpid()
     output.writer.flush()
@@ -40,9 +40,10 @@ def fork(body: Callable[[], int]) -> int:
     try:
         output.writer.forget()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         die_with(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = body()
@@ -65,3 +66,12 @@ def die_with(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(EXIT_CRASH)
+
+
+def has_terminal() -> bool:
+    """Whether there is a controlling terminal that has not hung up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

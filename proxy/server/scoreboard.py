@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 HEADER = struct.Struct("<QQ")
+FLAG = struct.Struct("<I")
+"""The header's words: draining, unready, the log level's place in LOG_LEVELS; each has one writer."""
 RECORD = struct.Struct("<QQQd")
 HEARTBEAT = struct.Struct("<d")
+
+LOG_LEVELS = ("", "debug", "info", "warning", "error")
 
 
 class WorkerState(IntEnum):
@@ -76,8 +80,27 @@ class Scoreboard:
 
     @property
     def draining(self) -> bool:
-        return bool(HEADER.unpack_from(self.memory)[0])
+        return bool(FLAG.unpack_from(self.memory, 0)[0])
 
     @draining.setter
     def draining(self, value: bool) -> None:
-        HEADER.pack_into(self.memory, 0, int(value), 0)
+        FLAG.pack_into(self.memory, 0, int(value))
+
+    @property
+    def unready(self) -> bool:
+        """The operator wants no new traffic: /ready says so, and all goes on."""
+        return bool(FLAG.unpack_from(self.memory, 4)[0])
+
+    @unready.setter
+    def unready(self, value: bool) -> None:
+        FLAG.pack_into(self.memory, 4, int(value))
+
+    @property
+    def log_level(self) -> str:
+        """The log level that the operator has set at run time; "" if the config's holds."""
+        number = FLAG.unpack_from(self.memory, FLAG.size * 2)[0]
+        return LOG_LEVELS[number]
+
+    @log_level.setter
+    def log_level(self, level: str) -> None:
+        FLAG.pack_into(self.memory, FLAG.size * 2, LOG_LEVELS.index(level))

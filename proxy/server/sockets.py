@@ -28,11 +28,11 @@ def bound_address(sock: socket.socket) -> str:
     return join_address(host, port)
 
 
-def open_sockets(address: str, count: int) -> list[socket.socket]:
+def open_sockets(address: str, count: int, beside: socket.socket | None = None) -> list[socket.socket]:
     """`count` listening sockets on one address; the kernel spreads connections over them (SO_REUSEPORT).
 
     With SO_REUSEPORT a second gateway of the same user could silently share the address, so the address is first bound
-    without it, which fails if anyone listens there. Raises ListenError.
+    without it, which fails if anyone listens there; unless that is `beside`, of a gateway that hands over. Raises ListenError.
     """
     try:
         host, port = split_address(address)
@@ -41,11 +41,13 @@ def open_sockets(address: str, count: int) -> list[socket.socket]:
         raise ListenError(f"cannot listen on {address}: {reason_of(error)}") from error
     opened: list[socket.socket] = []
     try:
-        if count > 1:
+        if beside is not None:
+            target = beside.getsockname()
+        else:
             with bound(family, target, shared=False) as probe:
                 target = (target[0], probe.getsockname()[1], *target[2:])
         for _ in range(count):
-            sock = bound(family, target, shared=count > 1)
+            sock = bound(family, target, shared=True)
             opened.append(sock)
             sock.listen(BACKLOG)
             sock.setblocking(False)

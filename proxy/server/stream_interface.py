@@ -1,10 +1,12 @@
 """The chain as the server uses it; `proxy.chain` implements it."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from proxy.abi.memory import Region, StreamMemory
-from proxy.config.model import Route
+from proxy.abi.memory import HeadOptions, Region, StreamMemory
+from proxy.config.model import Config, Route
+from proxy.sharing.limits import Limits
 from proxy.telemetry.stream import StreamInfo
 from proxy.upstream.callout import Callouts
 from proxy.upstream.grpc_callout import GrpcCallouts
@@ -38,16 +40,34 @@ class Chain(Protocol):
     def finish(self) -> None: ...
 
 
+class Joint(Protocol):
+    """What the filters of all of a worker's generations have in common."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None: ...
+
+    def extend(self, spaces: Mapping[bytes, Limits]) -> None:
+        """The next generation's filters share in these."""
+        ...
+
+    def chains(self, config: Config, prepared: Any, strict: bool = False) -> "Chains":
+        """The next generation's filters. `strict`: one that does not start is an error."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Chains(Protocol):
-    """A worker's filters: loaded once, opened per stream."""
+    """The filters of one generation: loaded once, opened per stream."""
 
     @property
     def memory(self) -> StreamMemory:
         """There after `start`."""
         ...
 
-    async def start(self, callouts: Callouts | None = None, grpc: GrpcCallouts | None = None) -> None:
-        """Load the filters. Raises if one cannot serve."""
+    async def start(
+        self, callouts: Callouts | None = None, grpc: GrpcCallouts | None = None, heads: Sequence[HeadOptions] = ()
+    ) -> list[int]:
+        """Load the filters; the handles of the listeners' `heads`. Raises if one cannot serve."""
         ...
 
     def open(self, route: Route | None, info: StreamInfo, region: Region, wake: Callable[[], None]) -> Chain:
@@ -64,6 +84,10 @@ class Chains(Protocol):
 
     async def finish(self, grace: float) -> None:
         """Every stream is over: let the filters end their own work, within `grace` seconds."""
+        ...
+
+    def bury(self) -> None:
+        """Close the VMs, although streams are not over."""
         ...
 
     def close(self) -> None: ...

@@ -14,7 +14,8 @@ from proxy.upstream.pool import Dial
 if TYPE_CHECKING:
     from proxy.server.deadlines import DeadlineQueue
     from proxy.server.ending import Ending
-    from proxy.server.gateway import Gateway, RouteState
+    from proxy.server.gateway import Gateway
+    from proxy.server.generation import RouteState
 
 log = get_logger("stream")
 
@@ -38,6 +39,7 @@ class StreamState:
         "downwards",
         "expects_continue",
         "gateway",
+        "generation",
         "head_seen",
         "idle_watched",
         "info",
@@ -71,7 +73,8 @@ class StreamState:
 
     def __init__(self, gateway: "Gateway", downstream: Downstream, request: RequestHead) -> None:
         self.gateway = gateway
-        self.memory = gateway.memory
+        generation = self.generation = gateway.generation
+        self.memory = generation.memory
         self.downstream = downstream
         self.request = request
         self.info = StreamInfo()

@@ -16,7 +16,7 @@ from proxy.upstream.failure import Failure
 from proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from proxy.server.gateway import RouteState
+    from proxy.server.generation import RouteState
 
 MAX_ATTEMPTS = 3
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -101,7 +101,8 @@ class UpstreamSide(StreamState):
             upstream.write(data)
             return
         self.begun = True
-        self.upstream_since = self.gateway.clock()
+        # Less the time in filters, those of the response run while the endpoint answers: own, filters and upstream add up.
+        self.upstream_since = self.gateway.clock() - self.info.filter_seconds
         upstream.begin(self, data, data.startswith(b"HEAD "), self.request_sent)
         if self.response_holds:
             upstream.pause_reading(self)
@@ -110,7 +111,7 @@ class UpstreamSide(StreamState):
         """The connection is no longer ours."""
         self.upstream = None
         if self.begun:
-            self.info.upstream_seconds = self.gateway.clock() - self.upstream_since
+            self.info.upstream_seconds = self.gateway.clock() - self.info.filter_seconds - self.upstream_since
 
     def drop_upstream(self) -> None:
         """Let go of the connection, made or in the making."""
@@ -151,13 +152,7 @@ class UpstreamSide(StreamState):
             memory = self.memory
             memory.attach(region)
             memory.load_response(status, headers, self.downstream.listener.head_options)
-            self.info.details = "via_upstream"
-            self.info.entered_status = status
-            self.head_seen = True
-            self.request_head = b""
-            if self.idle_watched:
-                self.touch()
-            chain.response_headers(end)
+            self.begin_response(status, end)
         except HeadError as error:
             self.drop_upstream()
             self.upstream_failed(Failure.PROTOCOL, error.reason)
@@ -198,6 +193,39 @@ class UpstreamSide(StreamState):
             except Exception:
                 self.defect()
         self.flush()
+
+    def load_plain(self, head: bytes, rest: int) -> int:
+        """Load the head of a whole response past the parser, if it is plain; its status."""
+        region = self.region
+        if self.upstream is None or self.chain is None or region is None:
+            return 0
+        memory = self.memory
+        memory.attach(region)
+        return memory.load_plain_response(head, rest, self.downstream.listener.head_options)
+
+    def on_upstream_plain(self, status: int, body: bytes) -> None:
+        """The response whose head was loaded, all of it."""
+        self.upstream_over()
+        try:
+            self.begin_response(status, not body)
+            if body and self.chain is not None:
+                self.chain.response_data(body, True)
+        except Exception:
+            self.defect()
+        self.on_upstream_flush()
+
+    def begin_response(self, status: int, end: bool) -> None:
+        """The response's head, loaded, goes through the chain."""
+        chain = self.chain
+        assert chain is not None
+        info = self.info
+        info.details = "via_upstream"
+        info.entered_status = status
+        self.head_seen = True
+        self.request_head = b""
+        if self.idle_watched:
+            self.touch()
+        chain.response_headers(end)
 
     def on_upstream_full(self) -> None:
         """The endpoint reads too slowly."""

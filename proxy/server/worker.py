@@ -13,10 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.chain.chains import FilterStartError
-from proxy.server.assembly import start_problem
+from proxy.config.model import Config
+from proxy.server.assembly import adopt, start_problem
+from proxy.server.contexts import EXIT_WRONG_CONFIG, WorkerContext
 from proxy.server.control import ControlServer, control_path
 from proxy.server.process import EXIT_START_FAILED, STOP_NOW
-from proxy.server.supervisor import EXIT_WRONG_CONFIG, WorkerContext
+from proxy.server.revision import load, load_filters
+from proxy.server.staging import Staging
 from proxy.telemetry import logging as logs
 from proxy.telemetry.telemetry import Telemetry
 
@@ -31,8 +34,14 @@ HEARTBEAT_SECONDS = 1.0
 
 def main(context: WorkerContext) -> int:
     """Serve until told to stop; gives the process's exit status."""
-    with asyncio.Runner(loop_factory=loop_factory(context.config.event_loop)) as runner:
-        return runner.run(Worker(context).serve())
+    config = context.config
+    if context.revision >= 0:
+        revision = load(context.revision)
+        adopt(config, revision, load_filters(context.revision))
+        os.close(context.revision)
+        config = revision.config
+    with asyncio.Runner(loop_factory=loop_factory(config.event_loop)) as runner:
+        return runner.run(Worker(context, config).serve())
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -51,10 +60,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 class Worker:
     """The worker's life: start, serve, drain."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, config: Config) -> None:
         self.context = context
-        self.telemetry = Telemetry(context.config.log.access)
-        self.gateway = context.gateway(context.config, self.telemetry, context.slot, context.quarantine)
+        self.config = config
+        self.telemetry = Telemetry(config.log.access)
+        self.gateway = context.gateway(config, self.telemetry, context.slot, context.quarantine)
         self.stopping = asyncio.Event()
 
     async def serve(self) -> int:
@@ -65,9 +75,10 @@ class Worker:
         )
         try:
             await self.gateway.start(self.context.sockets)
+            self.gateway.add_pages(control.app)
             await control.start()
         except FilterStartError as error:
-            print(start_problem(self.context.config, error), file=sys.stderr, flush=True)
+            print(start_problem(self.config, error), file=sys.stderr, flush=True)
             return EXIT_WRONG_CONFIG
         except Exception:
             log.critical("worker cannot start", slot=self.context.slot, exc_info=True)
@@ -82,8 +93,11 @@ class Worker:
         log.info("worker serves", slot=self.context.slot, loop=type(loop).__module__.partition(".")[0])
         self.beat(loop)
         self.context.ready()
+        staging = Staging(self.context.channel, self.gateway, self.config, self.take)
+        staging.start(loop)
         await self.stopping.wait()
-        grace = self.context.config.shutdown_grace
+        staging.stop()
+        grace = self.config.shutdown_grace
         try:
             async with asyncio.timeout(grace + GRACE_MARGIN_SECONDS):
                 await self.gateway.drain(grace)
@@ -92,6 +106,10 @@ class Worker:
         await control.stop()
         log.info("worker stopped", slot=self.context.slot)
         return 0
+
+    def take(self, config: Config) -> None:
+        """A reload has put this config in the other's place."""
+        self.config = config
 
     def beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop turns: say so, and again in a second."""

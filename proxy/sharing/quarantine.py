@@ -2,17 +2,22 @@
 
 It outlives workers and the admin process, so neither a worker that crashes nor its successor lets a filter back in.
 
-Each word and each record has one writer: a worker writes its own row, the admin process the words that resume. A filter is in
-quarantine while some worker took it out later than it was last resumed; no lock is needed. Records carry a checksum: a worker
-killed inside a write leaves one that nobody reads.
+Each word and each record has one writer: a worker writes its own row, the admin process the words that resume, the supervisor
+which filter has which place. A filter is in quarantine while some worker took it out later than it was last resumed; no lock is
+needed. Records carry a checksum: a worker killed inside a write leaves one that nobody reads.
+
+A reload may bring names that were not there when the memory was made: there are SPARE places for them. A name that goes keeps
+its place, and its quarantine, until all places are taken; then the name that has been gone longest loses it.
 """
 
 import json
+import math
 import mmap
 import struct
 import time
 import zlib
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 TRAPS: Final = 8
@@ -22,6 +27,12 @@ RECORD: Final = 512
 PREFIX: Final = struct.Struct("<II")
 MOST_TEXT: Final = 320
 """Bytes of a fault's message that are kept."""
+
+
+SPARE: Final = 256
+"""Places for filters that only a reload brings. Memory that nobody writes takes no RAM."""
+LONGEST_NAME: Final = 300
+"""Bytes of a name that are kept; a longer one is told by its digest."""
 
 
 class Trap(NamedTuple):
@@ -45,18 +56,62 @@ class QuarantineBoard:
     """Create before forking; `filters` are the names of the config's filters, in order."""
 
     def __init__(self, filters: Sequence[str], slots: int) -> None:
-        self.names = list(filters)
         self.slots = slots
-        rows = slots * len(self.names)
-        # Words: served; resumed, for each filter; then for each row when it was taken out, and how many traps it has had.
-        words = 1 + len(self.names) + 2 * rows
-        self.records_at = 8 * words
-        self.memory = mmap.mmap(-1, self.records_at + rows * (1 + TRAPS) * RECORD)
+        self.nowhere = len(filters) + SPARE
+        """A place for names that have lost theirs, and still run in a generation that ends: never out."""
+        self.width = width = self.nowhere + 1
+        rows = slots * width
+        # Words: served; for each place when it was last resumed, when it was given to its name, its number in the config (0: it
+        # is not there now); for each row when it was taken out, and how many traps it has had.
+        self.given_at, self.order_at, self.taken_at = 1 + width, 1 + 2 * width, 1 + 3 * width
+        self.traps_at = self.taken_at + rows
+        self.records_at = 8 * (self.traps_at + rows)
+        self.names_at = self.records_at + rows * (1 + TRAPS) * RECORD
+        self.memory = mmap.mmap(-1, self.names_at + width * RECORD)
         # Native words are written at once, never half.
         view = memoryview(self.memory)[: self.records_at]
         self.times = view.cast("d")
         self.counts = view.cast("Q")
-        self.traps_at = 1 + len(self.names) + rows
+        self.times[1 + self.nowhere] = math.inf
+        self.known: dict[str, tuple[int, float]] = {}
+        """Places that this process has looked up, with when they were given."""
+        self.assign(filters)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the filters that are configured, in order."""
+        numbers = self.counts[self.order_at : self.order_at + self.width].tolist()
+        found = sorted((number, place) for place, number in enumerate(numbers) if number)
+        records = [self.read_at(self.names_at + place * RECORD) for _, place in found]
+        return [record[0] for record in records if record]
+
+    def assign(self, filters: Sequence[str]) -> None:
+        """The supervisor's: from now on these filters are configured. Raises ValueError if there are not as many places."""
+        if len(filters) > self.nowhere:
+            raise ValueError(f"{len(filters)} filters, and places for {self.nowhere}")
+        places = {}
+        for name in filters:
+            place = self.search(stored(name))
+            if place is not None:
+                places[name] = place
+        free = [place for place in range(self.nowhere) if place not in places.values()]
+        # Those that were never given first, then those whose names have been gone longest.
+        free.sort(key=lambda place: (self.times[self.given_at + place], place), reverse=True)
+        for place in range(self.nowhere):
+            if place not in places.values():
+                self.counts[self.order_at + place] = 0
+        for number, name in enumerate(filters, 1):
+            if name not in places:
+                place = places[name] = free.pop()
+                now = time.monotonic()
+                self.times[1 + place] = now  # whatever the last name here has done
+                if self.times[self.given_at + place]:
+                    for slot in range(self.slots):
+                        for number in range(1, 1 + TRAPS):
+                            self.write(slot * self.width + place, number, [])
+                self.write_at(self.names_at + place * RECORD, [stored(name), time.time()])
+                self.times[self.given_at + place] = now
+            self.counts[self.order_at + places[name]] = number
 
     @property
     def served(self) -> bool:
@@ -81,26 +136,26 @@ class QuarantineBoard:
         """Put the filter in quarantine."""
         row = self.row(slot, name)
         self.write(row, 0, [time.time(), reason])
-        self.times[1 + len(self.names) + row] = time.monotonic()
+        self.times[self.taken_at + row] = time.monotonic()
 
     def is_out(self, name: str) -> bool:
         """Is the filter in quarantine?"""
-        index = self.names.index(name)
-        return self.latest(index)[0] > self.times[1 + index]
+        place = self.place(name)
+        return self.latest(place)[0] > self.times[1 + place]
 
     # The admin process's
 
     def resume(self, name: str) -> bool:
         """End the filter's quarantine; False if it was not in one. Raises ValueError for a name that is no filter's."""
         was = self.is_out(name)
-        self.times[1 + self.names.index(name)] = time.monotonic()
+        self.times[1 + self.place(name)] = time.monotonic()
         return was
 
     def quarantined(self, name: str) -> Quarantined | None:
         """Why the filter is out; None if it is not. Raises ValueError for a name that is no filter's."""
         if not self.is_out(name):
             return None
-        _, slot = self.latest(self.names.index(name))
+        _, slot = self.latest(self.place(name))
         found = self.read(self.row(slot, name), 0)
         return Quarantined(found[0], slot, found[1]) if found else Quarantined(0.0, slot, "")
 
@@ -112,29 +167,59 @@ class QuarantineBoard:
 
     # The table
 
-    def row(self, slot: int, name: str) -> int:
-        return slot * len(self.names) + self.names.index(name)
+    def place(self, name: str) -> int:
+        """The filter's place. Raises ValueError for a name that has never had one."""
+        known = self.known.get(name)
+        if known is not None and self.times[self.given_at + known[0]] == known[1]:
+            return known[0]
+        place = self.search(stored(name))
+        if place is None:
+            if known is None:
+                raise ValueError(f"{name} is no filter")
+            return self.nowhere
+        self.known[name] = place, self.times[self.given_at + place]
+        return place
 
-    def latest(self, index: int) -> tuple[float, int]:
+    def search(self, name: str) -> int | None:
+        for place in range(self.nowhere):
+            if self.times[self.given_at + place]:
+                record = self.read_at(self.names_at + place * RECORD)
+                if record and record[0] == name:
+                    return place
+        return None
+
+    def row(self, slot: int, name: str) -> int:
+        return slot * self.width + self.place(name)
+
+    def latest(self, place: int) -> tuple[float, int]:
         """When and by which slot the filter was last taken out; 0.0 for never."""
-        first = 1 + len(self.names)
-        return max((self.times[first + slot * len(self.names) + index], slot) for slot in range(self.slots))
+        return max((self.times[self.taken_at + slot * self.width + place], slot) for slot in range(self.slots))
 
     def write(self, row: int, place: int, fields: list[Any]) -> None:
+        self.write_at(self.records_at + (row * (1 + TRAPS) + place) * RECORD, fields)
+
+    def write_at(self, at: int, fields: list[Any]) -> None:
         data = json.dumps(fields, ensure_ascii=False).encode()
         while len(data) > RECORD - PREFIX.size:
             # Escapes made it longer than a record.
             fields = [*fields[:-1], fields[-1][: len(fields[-1]) // 2]]
             data = json.dumps(fields, ensure_ascii=False).encode()
-        at = self.records_at + (row * (1 + TRAPS) + place) * RECORD
         self.memory[at : at + PREFIX.size + len(data)] = PREFIX.pack(zlib.crc32(data), len(data)) + data
 
     def read(self, row: int, place: int) -> list[Any] | None:
         """A record; None if there is none, or half a one."""
-        at = self.records_at + (row * (1 + TRAPS) + place) * RECORD
+        return self.read_at(self.records_at + (row * (1 + TRAPS) + place) * RECORD)
+
+    def read_at(self, at: int) -> list[Any] | None:
         checksum, size = PREFIX.unpack_from(self.memory, at)
         data = self.memory[at + PREFIX.size : at + PREFIX.size + size]
         if not size or zlib.crc32(data) != checksum:
             return None
         fields: list[Any] = json.loads(data)
         return fields
+
+
+def stored(name: str) -> str:
+    """A name as the table has it."""
+    data = name.encode()
+    return name if len(data) <= LONGEST_NAME else f"{name[:100]}~{sha256(data).hexdigest()}"

@@ -22,19 +22,31 @@ from proxy.sharing.space import Space
 class SharedStore:
     """The supervisor's side. It has no LMDB file open when it forks: those do not survive it."""
 
-    def __init__(self, slots: int, limits: Mapping[bytes, Limits], bases: Sequence[Path] | None = None) -> None:
+    def __init__(self, slots: int, limits: Mapping[bytes, Limits], bases: Sequence[Path] | None = None, spare: int = 0) -> None:
         """For `slots` workers and the vm_ids that are the keys of `limits` (see limits_by_space).
 
-        `bases`: where its private directory may be; by default memory, or else the temporary directory. Raises OSError.
+        `bases`: where its private directory may be; by default memory, or else the temporary directory. `spare`: for how many
+        more there is room, see `extend`. Raises OSError.
         """
         self.limits = dict(limits)
-        self.board = Board(slots, len(limits) * MOST_QUEUES)
-        self.lock_memory = mmap.mmap(-1, max(1, len(limits)) * LOCK_SIZE)
+        self.most = len(limits) + spare
+        self.board = Board(slots, self.most * MOST_QUEUES)
+        self.lock_memory = mmap.mmap(-1, max(1, self.most) * LOCK_SIZE)
         whole = memoryview(self.lock_memory)
-        self.locks = [WriteLock(whole[at * LOCK_SIZE : (at + 1) * LOCK_SIZE]) for at in range(len(limits))]
+        self.locks = [WriteLock(whole[at * LOCK_SIZE : (at + 1) * LOCK_SIZE]) for at in range(self.most)]
         self.directory = PrivateDirectory(sum(one.file_bytes for one in limits.values()), bases)
         for index, one in enumerate(self.limits.values()):
             create(file_path(self.directory.path, index), one)
+
+    def extend(self, limits: Mapping[bytes, Limits]) -> None:
+        """Make the vm_ids that are new; those that are gone keep what they have. For the supervisor; then `Sharing.extend` in
+        each worker, with all of `self.limits`. Raises OSError, ValueError if there is no room."""
+        new = {vm_id: one for vm_id, one in limits.items() if vm_id not in self.limits}
+        if len(self.limits) + len(new) > self.most:
+            raise ValueError(f"{len(self.limits) + len(new)} vm_ids, and room for {self.most}")
+        for index, one in enumerate(new.values(), len(self.limits)):
+            create(file_path(self.directory.path, index), one)
+        self.limits.update(new)
 
     def close(self) -> None:
         """Remove everything. For the supervisor, when its workers have ended."""
@@ -63,12 +75,19 @@ class Sharing:
     """A worker's side, for its one thread."""
 
     def __init__(self, store: SharedStore, slot: int) -> None:
+        self.store = store
         self.board = store.board
-        self.namespaces = {
-            vm_id: Namespace(store.directory.path, index, vm_id, limits, store.board, lock)
-            for index, ((vm_id, limits), lock) in enumerate(zip(store.limits.items(), store.locks, strict=True))
-        }
+        self.namespaces: dict[bytes, Namespace] = {}
+        self.extend(store.limits)
         self.notifier = Notifier(store.board, slot)
+
+    def extend(self, limits: Mapping[bytes, Limits]) -> None:
+        """Open those that are new. `limits`: all that the supervisor has made, in its order. Raises OSError, lmdb.Error."""
+        store = self.store
+        store.limits = dict(limits)
+        for index, (vm_id, one) in enumerate(limits.items()):
+            if vm_id not in self.namespaces:
+                self.namespaces[vm_id] = Namespace(store.directory.path, index, vm_id, one, store.board, store.locks[index])
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to deliver notifications on this loop."""

@@ -14,8 +14,13 @@ FILTER_BOUNDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.0
 GUEST_BOUNDS = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6)
 """Envoy's default histogram buckets: a guest records whole numbers, most often milliseconds or bytes."""
 
-FUEL_BOUNDS = tuple(float(2**bits - 1) for bits in range(8, 33))
+FUEL_BITS = range(8, 33)
+FUEL_BOUNDS = tuple(float(2**bits - 1) for bits in FUEL_BITS)
 """Powers of two, so that a call's bucket is its fuel's bit length."""
+
+TIME_BITS = range(10, 34)
+TIME_BOUNDS = tuple(2**bits / 1e9 for bits in TIME_BITS)
+"""1 us to 8.6 s: a call's bucket is the bit length of its nanoseconds."""
 
 NO_LABELS: Mapping[str, str] = {}
 
@@ -33,6 +38,7 @@ class StreamInstruments:
         "codes",
         "duration",
         "filters_duration",
+        "own_duration",
         "requests",
         "route",
         "upstream_duration",
@@ -46,6 +52,7 @@ class StreamInstruments:
         self.duration: Histogram = instruments.request_duration.child((route, cluster))
         self.upstream_duration: Histogram = instruments.upstream_duration.child((cluster,))
         self.filters_duration: Histogram = instruments.filters_duration.child((route,))
+        self.own_duration: Histogram = instruments.own_duration.child((route,))
         self.bytes_received: Counter = instruments.bytes_received.child((route, cluster))
         self.bytes_sent: Counter = instruments.bytes_sent.child((route, cluster))
 
@@ -64,10 +71,14 @@ class StreamInstruments:
             counter = self.code(info.status)
         counter.value += 1
         self.duration.observe(duration)
+        own = duration
         if info.upstream_seconds:
+            own -= info.upstream_seconds
             self.upstream_duration.observe(info.upstream_seconds)
         if info.filter_seconds:
+            own -= info.filter_seconds
             self.filters_duration.observe(info.filter_seconds)
+        self.own_duration.observe(own if own > 0 else 0.0)
         self.bytes_received.value += info.bytes_received
         self.bytes_sent.value += info.bytes_sent
 
@@ -94,14 +105,22 @@ class ClusterInstruments:
 class FilterInstruments:
     """The children of one filter."""
 
-    __slots__ = ("call_fuel", "filter", "fuel", "instruments", "log_lines_dropped", "seconds", "vm_rebuilds")
+    __slots__ = (
+        "call_fuel", "call_seconds", "filter", "fuel", "fuel_counts", "instruments", "log_lines_dropped", "memory", "seconds",
+        "time_counts", "vm_rebuilds",
+    )  # fmt: skip
 
     def __init__(self, instruments: "Instruments", name: str) -> None:
         self.instruments = instruments
         self.filter = name
+        # By bit length. Here and not in the filter: after a reload the same filter goes on counting.
+        self.fuel_counts = [0] * 64
+        self.time_counts = [0] * 64
         self.fuel: Counter = instruments.filter_fuel.child((name,))
         self.call_fuel: Histogram = instruments.filter_call_fuel.child((name,))
         self.seconds: Counter = instruments.filter_seconds.child((name,))
+        self.call_seconds: Histogram = instruments.filter_call_seconds.child((name,))
+        self.memory: Gauge = instruments.filter_memory.child((name,))
         self.vm_rebuilds: Counter = instruments.vm_rebuilds.child((name,))
         self.log_lines_dropped: Counter = instruments.filter_log_lines_dropped.child((name,))
 
@@ -140,6 +159,7 @@ class Instruments:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.filters: dict[str, FilterInstruments] = {}
         counter, gauge, histogram = registry.counter, registry.gauge, registry.histogram
         self.requests = counter(
             "penstock_requests_total", "Streams that ended, by response status", ("route", "cluster", "code")
@@ -149,6 +169,12 @@ class Instruments:
             "From the first byte of the request head to the end of the response",
             ("route", "cluster"),
             DURATION_BOUNDS,
+        )
+        self.own_duration = histogram(
+            "penstock_own_duration_seconds",
+            "What is left of a stream's time: the gateway's own, and waiting for the client",
+            ("route",),
+            FILTER_BOUNDS,
         )
         self.upstream_duration = histogram(
             "penstock_upstream_duration_seconds", "Time spent on the upstream side", ("cluster",), DURATION_BOUNDS
@@ -175,6 +201,8 @@ class Instruments:
         self.filter_call_fuel = histogram(
             "penstock_filter_call_fuel", "Fuel of single calls: what `fuel` has to admit", ("filter",), FUEL_BOUNDS
         )
+        self.filter_call_seconds = histogram("penstock_filter_call_seconds", "Time of single calls", ("filter",), TIME_BOUNDS)
+        self.filter_memory = gauge("penstock_filter_memory_bytes", "Linear memory of the filter's VMs", ("filter",))
         self.filter_limited = counter(
             "penstock_filter_limited_total", "What was cut to a limit that ends nothing", ("filter", "limit")
         )
@@ -200,7 +228,19 @@ class Instruments:
         return ClusterInstruments(self, name)
 
     def filter(self, name: str) -> FilterInstruments:
-        return FilterInstruments(self, name)
+        """The one of that name: generations of a filter count together."""
+        found = self.filters.get(name)
+        if found is None:
+            found = self.filters[name] = FilterInstruments(self, name)
+        return found
+
+    def forget(self, label: str, value: str) -> None:
+        """A filter, cluster or route that is no longer configured."""
+        if label == "filter":
+            self.filters.pop(value, None)
+        for family in self.registry.families.values():
+            if label in family.label_names:
+                family.remove(**{label: value})
 
     def guest_counter(self, name: str, labels: tuple[str, ...] = ("filter",)) -> Family[Counter]:
         return self.registry.counter(name, GUEST_HELP, labels)
@@ -221,4 +261,6 @@ class ProcessInstruments:
     def __init__(self, registry: Registry) -> None:
         self.worker_restarts = registry.counter("penstock_worker_restarts_total", "Workers started again")
         self.workers = registry.gauge("penstock_workers", "Worker processes by state", ("state",))
+        self.reloads = registry.counter("penstock_reloads_total", "Reloads by what came of them", ("result",))
+        self.generation = registry.gauge("penstock_config_generation", "The generation that serves: 1, and one more per reload")
         self.quarantined = registry.gauge("penstock_filter_quarantined", "1: taken out until it is resumed", ("filter",))

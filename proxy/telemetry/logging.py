@@ -16,6 +16,7 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict, Processor
 
+from proxy.telemetry.recent import RecentLines
 from proxy.telemetry.writer import Writer
 
 Format = Literal["auto", "json", "console"]
@@ -30,7 +31,9 @@ class Output:
     def __init__(self) -> None:
         self.writer = Writer()
         self.level = logging.INFO
+        self.format: Format = "auto"
         self.json = True
+        self.recent = RecentLines()
 
 
 output = Output()
@@ -48,6 +51,7 @@ def configure(level: str = "info", format: Format = "auto", writer: Writer | Non
     if writer is not None:
         output.writer = writer
     output.level = number
+    output.format = format
     output.json = format == "json" or (format == "auto" and not sys.stderr.isatty())
     processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -55,6 +59,7 @@ def configure(level: str = "info", format: Format = "auto", writer: Writer | Non
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         add_logger_name,
         render_exception,
+        keep_recent,
     ]
     if output.json:
         processors += [named_fields_first, structlog.processors.JSONRenderer(separators=(",", ":"), default=repr)]
@@ -74,6 +79,16 @@ def configure(level: str = "info", format: Format = "auto", writer: Writer | Non
     root.handlers[:] = [StdlibHandler()]
     root.setLevel(max(number, logging.INFO))
     logging.captureWarnings(True)
+
+
+def set_level(level: str) -> None:
+    """Change the level at run time. Raises ValueError for an unknown one."""
+    configure(level, output.format)
+
+
+def level_name() -> str:
+    """The level as the config writes it."""
+    return logging.getLevelName(output.level).lower()
 
 
 def get_logger(name: str, **fields: Any) -> Any:
@@ -137,6 +152,13 @@ def render_exception(logger: Any, method: str, fields: EventDict) -> EventDict:
     error = info if isinstance(info, BaseException) else sys.exc_info()[1]
     if error is not None:
         fields["exception"] = "".join(traceback.format_exception(error)).rstrip()
+    return fields
+
+
+def keep_recent(logger: Any, method: str, fields: EventDict) -> EventDict:
+    """The lines about filters stay at hand for the admin pages."""
+    if "filter" in fields and fields["event"] != "request":
+        output.recent.keep(str(fields["filter"]), fields)
     return fields
 
 

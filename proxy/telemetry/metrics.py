@@ -188,6 +188,11 @@ class Registry:
         """Call `refresh` before each snapshot: for values that live elsewhere and are copied when someone looks."""
         self.refreshers.append(refresh)
 
+    def forget(self, refresh: Callable[[], None]) -> None:
+        """Undo `before_snapshot`; harmless if it was not done."""
+        if refresh in self.refreshers:
+            self.refreshers.remove(refresh)
+
     def snapshot(self) -> Snapshot:
         for refresh in self.refreshers:
             refresh()

@@ -24,6 +24,13 @@ class Telemetry:
 
         self.registry.before_snapshot(refresh)
 
+    def forget(self, label: str, value: str) -> None:
+        """Drop the metrics of a filter, cluster or route that is no longer configured."""
+        self.instruments.forget(label, value)
+        place = ("route", "cluster").index(label) if label != "filter" else -1
+        for key in [key for key in self.streams if place >= 0 and key[place] == value]:
+            del self.streams[key]
+
     def stream_finished(self, info: StreamInfo) -> None:
         """Count and log a stream that is over; call once per stream, after its last byte or its abort."""
         duration = time.monotonic() - info.start_monotonic

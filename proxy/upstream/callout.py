@@ -361,6 +361,13 @@ class CalloutHandle:
         self.connection = None
         self.finish(CalloutResult(self.status, self.headers, b"".join(self.body), pairs))
 
+    def load_plain(self, head: bytes, rest: int) -> int:
+        """Filters get the fields that the parser makes."""
+        return 0
+
+    def on_upstream_plain(self, status: int, body: bytes) -> None:
+        """Never: `load_plain` takes none."""
+
     def on_upstream_flush(self) -> None:
         """Nothing waits for the end of a read."""
 

@@ -28,6 +28,7 @@ from proxy.upstream.write_batch import WriteBatch
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
+EMPTY_LINE = b"\r\n\r\n"
 MAX_LINE = 16 * 1024
 """Bytes of a status line's reason."""
 MAX_FIELD = 64 * 1024
@@ -37,6 +38,7 @@ MAX_HEAD = 128 * 1024
 """Bytes that may come, interim responses included, while a head is still incomplete."""
 MAX_TRAILERS = 64 * 1024
 """Bytes of a trailer section."""
+MAX_PLAIN_HEAD = 8 * 1024
 MAX_TAIL = 256 * 1024
 """Bytes kept behind a 101 while a filter holds it."""
 READ_LIMIT = 1 << 30
@@ -64,6 +66,15 @@ class ResponseSink(Protocol):
         ...
 
     def on_upstream_flush(self) -> None: ...
+
+    def load_plain(self, head: bytes, rest: int) -> int:
+        """A response's head, as it came, with `rest` bytes behind it in the same read. If it is one to be taken as it is, and
+        announces so many bytes, its status: `on_upstream_plain` follows. 0: the parser reads it."""
+        ...
+
+    def on_upstream_plain(self, status: int, body: bytes) -> None:
+        """All of the response whose head was loaded by `load_plain`: head, data and flush in one."""
+        ...
 
     def on_upstream_error(self, connection: "UpstreamConnection", failure: Failure, error: str) -> None: ...
 
@@ -127,6 +138,7 @@ class UpstreamConnection(asyncio.Protocol):
         "lost",
         "must_close",
         "owner",
+        "parsing",
         "paused",
         "payload",
         "raw",
@@ -169,6 +181,8 @@ class UpstreamConnection(asyncio.Protocol):
         """The current request is not the first."""
         self.replied = False
         """A byte came since the current request was sent."""
+        self.parsing = False
+        """The parser has been given of the current response."""
         self.head_size = 0
         self.request_complete = False
         """Set by the sink when the last byte of the request is written; without it the connection is not used again."""
@@ -202,7 +216,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.trailers:
             self.follower = Follower(MAX_HEADERS, MAX_TRAILERS, EMPTY_PAYLOAD)
         self.sink = sink
-        self.replied = False
+        self.replied = self.parsing = self.chunked = False
         self.head_size = 0
         self.reused = self.served > 0
         self.served += 1
@@ -310,6 +324,10 @@ class UpstreamConnection(asyncio.Protocol):
                 self.fail(Failure.PROTOCOL, "too much behind a 101")
             return
         self.replied = True
+        if not self.parsing:
+            if self.active is self.body_parser and self.follower is None and self.take_plain(sink, data):
+                return
+            self.parsing = True
         payload = self.payload
         try:
             messages, upgraded, tail = self.active.feed_data(data)
@@ -385,6 +403,17 @@ class UpstreamConnection(asyncio.Protocol):
             sink.on_upstream_data(chunk, complete)
         sink.on_upstream_flush()
 
+    def take_plain(self, sink: ResponseSink, data: bytes) -> bool:
+        """Pass on a whole response that needs no parser. False: it does."""
+        size = data.find(EMPTY_LINE) + len(EMPTY_LINE)
+        if not len(EMPTY_LINE) <= size <= MAX_PLAIN_HEAD:
+            return False
+        status = sink.load_plain(data[:size], len(data) - size)
+        if status:
+            self.finish()
+            sink.on_upstream_plain(status, data[size:])
+        return status > 0
+
     def eof_received(self) -> bool:
         """The endpoint sends no more: the end of a body without a length, else an early end."""
         if self.raw is not None:
@@ -445,14 +474,15 @@ class UpstreamConnection(asyncio.Protocol):
         if self.must_close or not self.request_complete or transport is None or transport.is_closing():
             self.close()
             return
-        try:
-            surplus = self.active.feed_eof()
-        except HttpProcessingError:
-            self.close()
-            return
-        if surplus is not None:
-            self.close()
-            return
+        if self.parsing:
+            try:
+                surplus = self.active.feed_eof()
+            except HttpProcessingError:
+                self.close()
+                return
+            if surplus is not None:
+                self.close()
+                return
         if self.chunked:
             self.body_parser = None
         if self.paused:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.upstream.connection import UpstreamConnection
@@ -79,6 +80,7 @@ class Dial:
         """Hand the connection over."""
         waiter, self.waiter = self.waiter, None
         self.pool.cluster.connect_deadlines.stop(self)
+        self.pool.noted("up", "")
         if waiter is not None:
             waiter.on_connected(connection)
 
@@ -86,6 +88,8 @@ class Dial:
         """Tell the waiter."""
         waiter, self.waiter = self.waiter, None
         self.pool.cluster.connect_deadlines.stop(self)
+        if failure is not Failure.OVERFLOW:
+            self.pool.noted("down", error)
         if waiter is not None:
             waiter.on_connect_failed(self.pool, failure, error)
 
@@ -119,7 +123,9 @@ class Dial:
 class Pool:
     """One endpoint's connections, in one worker."""
 
-    __slots__ = ("address", "closing", "cluster", "host", "idle", "port", "sweeping")
+    __slots__ = (
+        "address", "closing", "cluster", "error", "failures", "host", "idle", "port", "since", "state", "sweeping",
+    )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", host: str, port: int, address: str) -> None:
         self.cluster = cluster
@@ -129,6 +135,20 @@ class Pool:
         self.idle: list[UpstreamConnection] = []
         self.closing = False
         self.sweeping = False
+        self.state = "unknown"
+        """What the last attempt to connect came to: up, down; unknown before the first."""
+        self.since = 0.0
+        """When `state` became so, in seconds since 1970."""
+        self.error = ""
+        self.failures = 0
+        """Attempts that failed."""
+
+    def noted(self, state: str, error: str) -> None:
+        """An attempt to connect has ended."""
+        self.failures += state == "down"
+        self.error = error
+        if state != self.state:
+            self.state, self.since = state, round(time.time(), 3)
 
     def take(self) -> UpstreamConnection | None:
         """The connection used last, if any is idle."""

@@ -1,8 +1,11 @@
-"""One wasmtime engine for each worker, with the stream memory and the clock that ends calls which take too long."""
+"""One wasmtime engine for each process, with the clock that ends calls which take too long; and the stream memories, one for
+each generation of filters."""
 
 import threading
 import time
+from hashlib import sha256
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import wasmtime
 from wasmtime.component import Component
@@ -56,32 +59,66 @@ class Watch:
         self.thread.join()
 
 
-class Engine:
-    """Loads serialised modules and owns the memory that all core instances share. Create it after forking."""
+class Process:
+    """What a process has one of: the engine of wasmtime, its watch, and what was found out about it. Create it after forking.
 
-    def __init__(self, memory_type: wasmtime.MemoryType) -> None:
+    wasmtime ties a function type to the engine that it is first used with, and aborts if it meets another.
+    """
+
+    def __init__(self) -> None:
         capi.verify()
         self.wasmtime = wasmtime.Engine(engine_config())
         self.pointer = capi.pointer(self.wasmtime)
-        self.shared_memory = wasmtime.SharedMemory(self.wasmtime, memory_type)
-        self.memory_pointer = capi.pointer(self.shared_memory)
         self.fuel_offset = capi.fuel_cell_offset(self.pointer)
         self.copied_offset = capi.copied_cell_offset(self.pointer)
-        # wasmtime ties a function type to the engine it is first used with.
         self.host_function = wasmtime.FuncType([wasmtime.ValType.i32()], [wasmtime.ValType.i32()])
         self.host_type = capi.pointer(self.host_function)
         self.watch = Watch(self.pointer)
+        self.modules: WeakValueDictionary[bytes, wasmtime.Module] = WeakValueDictionary()
+        """Loaded modules by the digest of their code: a filter that a reload leaves as it is is not loaded again."""
+        self.tested = False
+        """The codec's self-test has passed."""
+
+    def load(self, serialised: bytes) -> wasmtime.Module:
+        digest = sha256(serialised).digest()
+        found = self.modules.get(digest)
+        if found is None:
+            found = self.modules[digest] = wasmtime.Module.deserialize(self.wasmtime, serialised)
+        return found
+
+    def close(self) -> None:
+        self.watch.stop()
+
+
+class Engine:
+    """Loads serialised modules and owns the memory that all core instances of one generation of filters share.
+
+    Without `process` it has one of its own, and closes it.
+    """
+
+    def __init__(self, memory_type: wasmtime.MemoryType, process: Process | None = None) -> None:
+        self.owns_process = process is None
+        process = self.process = process or Process()
+        self.wasmtime = process.wasmtime
+        self.pointer = process.pointer
+        self.fuel_offset = process.fuel_offset
+        self.copied_offset = process.copied_offset
+        self.host_type = process.host_type
+        self.watch = process.watch
+        self.shared_memory = wasmtime.SharedMemory(self.wasmtime, memory_type)
+        self.memory_pointer = capi.pointer(self.shared_memory)
 
     def load(self, serialised: bytes) -> wasmtime.Module:
         """A module that this engine's settings compiled. Only for bytes of our own making: they are machine code."""
-        return wasmtime.Module.deserialize(self.wasmtime, serialised)
+        return self.process.load(serialised)
 
     def load_component(self, serialised: bytes) -> Component:
         """As `load`, of a component."""
         return Component.deserialize(self.wasmtime, serialised)
 
     def memory(self) -> Any:
-        """The stream memory as a buffer. Made anew after it has grown; its address stays."""
+        """The stream memory as a buffer. Made anew after it has grown; its address stays. Raises ValueError if closed."""
+        self.shared_memory.ptr()
         data = lib.wasmtime_sharedmemory_data(self.memory_pointer)
         return ffi.buffer(data, lib.wasmtime_sharedmemory_data_size(self.memory_pointer))
 
@@ -90,4 +127,7 @@ class Engine:
         self.shared_memory.grow(-(-size // 65536))
 
     def close(self) -> None:
-        self.watch.stop()
+        """Free the memory, once its stores are closed. Nothing may read or write it afterwards."""
+        self.shared_memory.close()
+        if self.owns_process:
+            self.process.close()

@@ -81,8 +81,8 @@ class Store:
         lib.wasmtime_store_limiter(self.pointer, memory_limit, TABLE_ELEMENTS, *limits)
         lib.wasmtime_store_epoch_deadline_callback(self.pointer, on_epoch, self.handle, ffi.NULL)
         lib.wasmtime_context_set_epoch_deadline(self.context, 1)
-        self.fuel_cell = capi.fuel_cell(self.context, engine.fuel_offset)
-        """Holds minus the fuel that is left; None: set_fuel and fuel() go through the C API."""
+        self.fuel_cell = capi.fuel_cell(self.context, engine.fuel_offset) or FuelByCalls(self)
+        """`fuel_cell[0]` is minus the fuel that is left, to read and to write."""
         self.trap = ffi.new("void **")
         self.left = ffi.new("uint64_t *")
         self.memory_extern: Any = None
@@ -194,6 +194,19 @@ class Store:
             return None
         start = lib.wasmtime_memory_data(self.context, ffi.addressof(self.memory_extern.of, "memory"))
         return bytes(ffi.buffer(start + address, size))
+
+
+class FuelByCalls:
+    """The fuel cell of a wasmtime that does not show its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __getitem__(self, index: int) -> int:
+        return -self.store.fuel()
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self.store.set_fuel(-value)
 
 
 def first_line(text: str) -> str:

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.admin.aggregate import Aggregate
@@ -52,6 +52,7 @@ def test_successor_of_the_admin_process_goes_on_from_the_file(tmp_path):
     assert value(Aggregate(tmp_path / "base.json").total(), "penstock_x_total") == 10
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["count", "die", "poll"]), st.integers(0, 2), st.integers(0, 5))))
 def test_totals_never_fall(tmp_path_factory, steps):
     aggregate = Aggregate(tmp_path_factory.mktemp("base") / "base.json")

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
+from jsonschema import Draft202012Validator
 
 from proxy.admin.app import make_app
+from proxy.admin.guard import Guard
+from proxy.admin.schemas import SCHEMAS, obj
 from proxy.admin.workers import SILENT_SECONDS, Workers
 from proxy.server.control import ControlServer, control_path
 from proxy.server.scoreboard import Scoreboard, WorkerRecord, WorkerState
@@ -29,6 +33,10 @@ class Fleet:
         self.telemetry = {}
         self.filters = {}
         self.controls = {}
+        self.stopped = 0
+
+    def stop(self):
+        self.stopped += 1
 
     async def add(self, slot, state=WorkerState.SERVING, answers=True):
         pid = 1000 + slot
@@ -37,6 +45,8 @@ class Fleet:
         if answers:
             path = control_path(self.directory, slot, pid)
             control = ControlServer(path, self.telemetry[slot], lambda: {"filters": self.filters[slot]})
+            control.detail = {"filters": [], "clusters": [], "routes": [], "tap": {"on": False}, "log_level": "info"}
+            control.app.router.add_get("/detail", detail_of(control))
             await control.start()
             self.controls[slot] = control
         self.put(slot, pid, state)
@@ -52,6 +62,13 @@ class Fleet:
             self.telemetry[slot].stream_finished(info)
 
 
+def detail_of(control):
+    async def get_detail(request):
+        return web.json_response(control.detail)
+
+    return get_detail
+
+
 @pytest.fixture
 async def fleet():
     # A unix socket's path must be short, and pytest's directories are not.
@@ -64,7 +81,7 @@ async def fleet():
 
 @pytest.fixture
 async def client(fleet, aiohttp_client):
-    return await aiohttp_client(make_app(fleet.workers, CONFIG, loopback=True))
+    return await aiohttp_client(make_app(fleet.workers, CONFIG, Guard(), fleet.stop))
 
 
 async def test_metrics_are_sums(fleet, client):
@@ -164,7 +181,11 @@ async def test_config(client):
 
 async def test_index_names_the_pages(client):
     response = await client.get("/")
-    assert set(await response.json()) == {"/ready", "/metrics", "/filters", "/config"}
+    pages = await response.json()
+    assert pages["/filters/{name}/resume"] == {"POST": "Let a filter in again, in all workers"}
+    assert response.headers["Vary"] == "Accept"
+    response = await client.get("/", headers={"Accept": "text/html,*/*"})
+    assert (response.content_type, (await response.text())[:15]) == ("text/html", "<!doctype html>")
 
 
 async def test_unknown_page(client):
@@ -206,16 +227,122 @@ async def test_names_other_than_localhost_are_misdirected(client, host, status):
     assert (await client.get("/config", headers={"Host": host})).status == status
 
 
-async def test_any_name_where_the_port_is_not_loopback(fleet, aiohttp_client):
-    client = await aiohttp_client(make_app(fleet.workers, CONFIG, loopback=False))
-    assert (await client.get("/config", headers={"Host": "penstock.example"})).status == 200
+async def test_names_that_the_config_lists_are_ours(fleet, aiohttp_client):
+    client = await aiohttp_client(make_app(fleet.workers, CONFIG, Guard(hosts=["Penstock.example"]), fleet.stop))
+    assert (await client.get("/config", headers={"Host": "penstock.example:9901"})).status == 200
+    assert (await client.get("/config", headers={"Host": "other.example:9901"})).status == 421
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("", 401),
+        ("Bearer wrong", 401),
+        ("Basic open-sesame-open-sesame", 401),
+        ("Bearer open-sesame-open-sesam", 401),
+        ("Bearer \udcff", 401),
+        ("Bearer open-sesame-open-sesame", 200),
+        ("bearer  open-sesame-open-sesame", 200),
+    ],
+)
+async def test_token(fleet, aiohttp_client, authorization, status):
+    client = await aiohttp_client(make_app(fleet.workers, CONFIG, Guard("open-sesame-open-sesame"), fleet.stop))
+    headers = {"Authorization": authorization} if authorization else {}
+    for path in ("/config", "/metrics", "/filters", "/streams", "/overview"):
+        response = await client.get(path, headers=headers)
+        assert response.status == status, path
+    assert (await client.post("/drain", headers=headers)).status == status
+    assert fleet.scoreboard.unready == (status == 200)
+
+
+async def test_without_the_token_nothing_is_told(fleet, aiohttp_client):
+    await fleet.add(0)
+    await fleet.add(1)
+    client = await aiohttp_client(make_app(fleet.workers, CONFIG, Guard("open-sesame-open-sesame"), fleet.stop))
+    assert (await (await client.get("/live")).json()) == {"status": "live"}
+    body = await (await client.get("/ready")).json()
+    assert body == {"status": "ready", "serving": 2, "generation": 0, "reload": None, "workers": [], "filters": {}}
+    Draft202012Validator(obj(**SCHEMAS["Ready"]["properties"]) | {"components": {"schemas": SCHEMAS}}).validate(body)
+    assert (await client.get("/static/app.js")).status == 200
+    assert (await client.get("/config")).headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Origin": "http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "https://127.0.0.1:{port}"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+async def test_writes_from_other_sites_are_refused(fleet, client, headers, status):
+    sent = {name: value.format(port=client.port) for name, value in headers.items()}
+    for method, path in (("POST", "/drain"), ("DELETE", "/drain"), ("PUT", "/tap"), ("POST", "/filters/guard/resume")):
+        assert (await client.request(method, path, headers=sent)).status == status, path
+    assert fleet.scoreboard.unready is False
+
+
+async def test_drain(fleet, client):
+    await fleet.add(0)
+    await fleet.add(1)
+    assert (await (await client.post("/drain")).json()) == {"draining": True, "stopping": False}
+    assert ((await client.get("/ready")).status, fleet.stopped) == (503, 0)
+    assert (await (await client.delete("/drain")).json()) == {"draining": False, "stopping": False}
+    assert (await client.get("/ready")).status == 200
+    assert (await client.post("/drain", json={"stop": "yes"})).status == 400
+    assert (await (await client.post("/drain", json={"stop": True})).json())["stopping"] is True
+    assert fleet.stopped == 1
+
+
+@pytest.mark.parametrize("body", [b"x", b"[]", b'{"level": "loud"}', b'{"level": ["debug"]}', b"{}", b'{"level": null}'])
+async def test_wrong_bodies(client, body):
+    response = await client.put("/log", data=body, headers={"Content-Type": "application/json"})
+    assert response.status == 400
+    assert (await response.json())["error"]
+
+
+async def test_body_of_another_type(client):
+    """A form is what a page of another site can send without asking; it is no way in either."""
+    response = await client.put("/tap", data=b"seconds=5", headers={"Content-Type": "text/plain"})
+    assert response.status == 400
+
+
+async def test_policy_of_the_page(client):
+    headers = (await client.get("/", headers={"Accept": "text/html"})).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Frame-Options"] == "DENY"
+
+
+async def test_endpoints_as_several_workers_see_them(fleet, client):
+    def endpoint(state, idle, failures):
+        return {
+            "address": "a:1", "state": state, "since": 1.0, "error": "refused" if failures else "",
+            "idle_connections": idle, "failures": failures,
+        }  # fmt: skip
+
+    for slot, seen in enumerate([endpoint("up", 2, 0), endpoint("down", 1, 3)]):
+        await fleet.add(slot)
+        cluster = {"name": "c", "tls": False, "connections": 4, "max_connections": 9, "pending": slot, "endpoints": [seen]}
+        fleet.controls[slot].detail.update(clusters=[cluster])
+    (found,) = await (await client.get("/clusters")).json()
+    assert (found["connections"], found["pending"]) == (8, 1)
+    assert found["endpoints"] == [{**endpoint("down", 3, 3)}]
 
 
 async def test_filters_tells_why_one_is_in_quarantine(fleet, client):
     await fleet.add(0)
     await fleet.add(1)
     body = await (await client.get("/filters")).json()
-    assert body == {"guard": {"state": "ready", "degraded_workers": [], "quarantine": None, "traps": []}}
+    shown = {key: body["guard"][key] for key in ("state", "degraded_workers", "quarantine", "traps")}
+    assert shown == {"state": "ready", "degraded_workers": [], "quarantine": None, "traps": []}
     fleet.quarantine.note(1, "guard", Trap(5.5, "proxy_on_log", "trap", "unreachable"))
     fleet.quarantine.take_out(1, "guard", "10 faults within 300 s")
     fleet.filters[1]["guard"] = {"state": "quarantined", "reason": "10 faults within 300 s"}
@@ -243,5 +370,5 @@ async def test_resume(fleet, client):
     assert not fleet.quarantine.is_out("guard")
     assert (await (await client.post("/filters/guard/resume")).json())["was_quarantined"] is False
     response = await client.post("/filters/nobody/resume")
-    assert (response.status, (await response.json())["filters"]) == (404, ["guard"])
+    assert (response.status, (await response.json())["error"]) == (404, "not found")
     assert 'penstock_filter_quarantined{filter="guard"} 0.0' in await (await client.get("/metrics")).text()

@@ -29,6 +29,7 @@ from proxy.abi.filter import (
     FAILED,
     LOCAL_REPLY,
     TRAILERS,
+    Callbacks,
     LocalReply,
 )
 from proxy.abi.memory import (
@@ -40,7 +41,7 @@ from proxy.abi.memory import (
     StreamMemory,
 )
 from proxy.chain import commands
-from proxy.chain.chain import Chain
+from proxy.chain.chain import Chain, Parts
 from proxy.chain.commands import Command
 from proxy.telemetry.stream import StreamInfo
 
@@ -246,8 +247,8 @@ class Stage:
             filter_.calls = self.calls
             filter_.check = self.check
             filter_.memory = self.memory
-        bodies = [filter_.bodies for filter_ in self.filters]
-        self.chain.take_part(list(self.filters), bodies, bodies)
+        parts = Parts([Callbacks(True, one.bodies, True, one.bodies, True, True) for one in self.filters])
+        self.chain.take_part(list(self.filters), parts)
         if content_type is not None:
             self.memory.attach(self.region)
             self.memory.set_pairs(REQUEST_HEADERS, [(b"content-type", content_type)])

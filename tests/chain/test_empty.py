@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.abi.memory import Region
-from proxy.chain.chain import Chain
+from proxy.chain.chain import NO_PARTS, Chain
 from proxy.chain.commands import AnswerLocally, Command
 from proxy.chain.empty import EmptyChain
 from proxy.telemetry.stream import StreamInfo
@@ -41,7 +41,7 @@ def commands_of(kind: type[Chain], told: list[tuple[Any, ...]]) -> list[list[Com
     info = StreamInfo()
     chain = kind(memory, Region(), info, lambda: None)
     if kind is Chain:
-        chain.take_part([], [], [])
+        chain.take_part([], NO_PARTS)
     outbox = chain.outbox
     found = []
     for name, *arguments in told:

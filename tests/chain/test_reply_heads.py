@@ -18,7 +18,7 @@ from proxy.abi.memory import (
     StreamMemory,
     memory_type,
 )
-from proxy.chain.chain import Chain
+from proxy.chain.chain import NO_PARTS, Chain
 from proxy.chain.commands import Command, SendResponseData, SendResponseHeaders
 from proxy.telemetry.stream import StreamInfo
 from proxy.wasm.engine import Engine
@@ -52,7 +52,7 @@ def answered(
     info = StreamInfo()
     info.method = method
     chain = Chain(memory, region, info, lambda: None)
-    chain.take_part([], [], [])
+    chain.take_part([], NO_PARTS)
     memory.begin_empty()
     chain.answer(reply, None)
     assert memory.live is region

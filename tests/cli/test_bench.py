@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +14,8 @@ from proxy.cli import bench_gateway, bench_load, bench_report
 from proxy.cli.bench_gateway import GatewayError
 from proxy.cli.bench_load import Figures, LoadError
 from proxy.cli.main import main
+from tests import requires
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 LATENCY = dict(zip(bench_load.PERCENTILES, (500.0, 800.0, 1200.0, 2000.0, 5000.0, 20000.0, 2_500_000.0), strict=True))
@@ -28,15 +28,6 @@ WRK = (
 
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["bench", *arguments], prog_name="penstock")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in taken]
-    for one in taken:
-        one.close()
-    return ports
 
 
 @pytest.fixture
@@ -189,8 +180,8 @@ def test_a_missing_generator_is_named_with_how_to_get_it(
     assert tool in result.stderr
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_a_gateway_that_does_not_run_is_an_error(config: Path) -> None:
+    requires.command("wrk")
     result = invoke(str(config), "--url", "http://127.0.0.1:1", "--duration", "1s")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -210,8 +201,7 @@ def test_a_gateway_that_does_not_start_says_why(tmp_path: Path) -> None:
     ("tool", "arguments"), [("wrk", ("--connections", "4")), ("h2load", ("--rate", "100", "--header", "x-a: b"))]
 )
 def test_a_real_run_starts_the_gateway_and_tells_its_filters_apart(config: Path, tool: str, arguments: tuple[str, ...]) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
+    requires.command(tool)
     command = [sys.executable, "-m", "proxy", "bench", str(config), "--demo", "--duration", "1s", "--json", *arguments]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 0, run.stderr

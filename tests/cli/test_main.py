@@ -67,7 +67,9 @@ def invoke(*arguments: str) -> Result:
         ["bench"],
         ["demo"],
         ["explain"],
-        *(["filter", name] for name in ("new", "build", "test", "verify", "bench")),
+        ["reload"],
+        ["diff"],
+        *(["filter", name] for name in ("new", "build", "test", "verify", "bench", "keygen", "sign", "list", "accept")),
     ],
     ids=lambda arguments: " ".join(arguments),
 )
@@ -136,7 +138,7 @@ def test_run_serves_and_exits_as_the_supervisor_says(
 ) -> None:
     calls: list[tuple[Config, Path, bool]] = []
 
-    def run(config: Config, config_path: Path, demo: bool, hint: str | None) -> int:
+    def run(config: Config, config_path: Path, demo: bool, hint: str | None, takeover: bool) -> int:
         calls.append((config, config_path, demo))
         return status
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import wasmtime
 from tests.hostile.case import RESET, Ask, Case
 from tests.hostile.wat import callback, data, guest
 from tests.integration.gateway import ROOT, Gateway, GatewayError
+from tests.ports import free_port
 
 INNOCENT = guest(
     "(drop (call $proxy_add_header_map_value (i32.const 2) (i32.const 64) (i32.const 10) (i32.const 80) (i32.const 3)))",
@@ -242,13 +242,6 @@ def entry(folder: Path, name: str, module: bytes, settings: dict[str, Any]) -> d
     path = folder / f"{name}.wasm"
     path.write_bytes(module)
     return {"name": name, "wasm": str(path), **settings}
-
-
-def free_port() -> int:
-    """A port that is free now: for a gateway that shall know its own."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 async def start(module: str, *arguments: str, reads: bool = True) -> tuple[asyncio.subprocess.Process, str]:

@@ -130,6 +130,8 @@ async def test_a_queue_that_feeds_itself_leaves_the_loop_to_others(tmp_path: Pat
     space.enqueue(token, b"x")
     begun = time.monotonic()
     await asyncio.sleep(0.5)
+    while told < 2 and time.monotonic() - begun < 20:  # a busy machine
+        await asyncio.sleep(0.05)
     # Each of them is followed by a rest, so that they get a part of the time and not all of it.
     assert 1 < told <= (time.monotonic() - begun) / (0.01 * notifier.REST)
     sharing.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests import requires
 from tests.guests import build
-from tests.guests.toolchains import MissingError
 
 GUESTS = Path(__file__).with_name("guests")
 
@@ -22,12 +21,8 @@ def guest() -> Callable[[str], Path]:
     """The filter of guests/NAME.c."""
 
     def built(name: str) -> Path:
-        try:
+        with requires.toolchain():
             return build.c_filter(GUESTS / f"{name}.c")
-        except MissingError as error:
-            if os.environ.get("CI"):
-                pytest.fail(str(error))
-            pytest.skip(str(error))
 
     return built
 

@@ -1,13 +1,12 @@
 """The guest of these tests, built once."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests import requires
 from tests.guests import build
-from tests.guests.toolchains import MissingError
 
 HERE = Path(__file__).parent
 
@@ -15,12 +14,8 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def guest() -> Path:
     """The module of guest.c."""
-    try:
+    with requires.toolchain():
         return build.c_filter(HERE / "guest.c")
-    except MissingError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.kit.cases import CLOCK, CaseError, find, read
+from proxy.kit.case_file import find, read
+from proxy.kit.cases import CLOCK, CaseError
 
 HERE = Path(__file__).parent
 
@@ -23,7 +24,7 @@ filter: { fuel: 7 }
 cases:
   - name: a
     clock: 2030-01-01T00:00:00Z
-    request: { body: { text: ab, times: 2 }, chunks: [1] }
+    request: { body: { text: ab, times: 2 }, chunks: [1], headers: { x: [1, b], y: c } }
     expect: { response: { headers: { A: [b, c], d: null, e: 1 } }, memory: 2KiB }
   - name: b
     text: "raw"
@@ -34,6 +35,7 @@ cases:
     first, second = cases.cases
     assert cases.wasm == tmp_path / "f.wasm"
     assert (first.request.chunks, first.clock, first.own_vm) == ([b"a", b"bab"], 1893456000.0, True)
+    assert first.request.headers == [("x", "1"), ("x", "b"), ("y", "c")]
     assert first.downstream is not None
     assert first.downstream.headers == {"a": [b"b", b"c"], "d": [], "e": [b"1"]}
     assert first.exchanges[0].expected.memory == 2048
@@ -48,10 +50,18 @@ cases:
         ("cases: [{name: a, expect: {}, requests: {}}]", "case 'a': unknown keys ['requests']"),
         ("cases: [{name: a, expect: {}}, {name: a, expect: {}}]", "names repeat: a"),
         ("cases: [{name: a, config: b, expect: {}}]", "no config is named b"),
-        ("cases: [{name: a}]", "case 'a': KeyError: 'expect'"),
+        ("cases: [{name: a}]", "case 'a': expect: is missing"),
         ("cases: [{name: a, expect: {}, calls: [{cluster: c, answer: never}]}]", "no answer is called never"),
         ("cases: [{name: a, expect: {log: [{level: loud, text: x}]}}]", "no level is called loud"),
         ("cases: [{name: a, expect: {memory: 2 pages}}]", "has an unknown unit"),
+        ("cases: [{name: a, request: {body: ab, chunks: 0}, expect: {}}]", "chunks: 0 is not a plan"),
+        ("cases: [{name: a, request: {headers: [a]}, expect: {}}]", "headers: ['a'] are no fields"),
+        ("cases: [{name: a, request: {body: 5}, expect: {}}]", "body: 5 is no text"),
+        ("cases: [{name: a, clock: yesterday, expect: {}}]", "clock: 'yesterday' is not a time"),
+        ("cases: [{name: a, wait: long, expect: {}}]", "is not of the form of a case file"),
+        ("cases: {a: {expect: {}}}", "cases: is not a list"),
+        ("", "is empty"),
+        ("cases: [{expect: {}}]", "name: is missing"),
         ("cases: {", "can not be read"),
         ("[]", "is not a mapping"),
         ("wasm: other.wasm", "there is no such file"),

@@ -31,6 +31,8 @@ def test_quickstart() -> None:
         "request + x-greeting: hello ada",
         "body-rewrite  proxy_on_response_headers",
         "response - content-length: 15",
+        "response body - '<body>hi</body>' (15 bytes)",
+        "response body + '<body>hi<p>This line is from body-rewrite.</p>",
         "upstream gets\n    GET /x?y HTTP/1.1",
         "client gets\n    HTTP/1.1 200 OK",
         "<body>hi<p>This line is from body-rewrite.</p>",
@@ -75,6 +77,20 @@ def test_calls_routes_and_pauses(guest: Path, tmp_path: Path) -> None:
     _, text = explain(config, "/none")
     assert "route none, cluster none" in text
     assert "outcome: answered here (route_not_found)" in text
+
+
+def test_a_config_that_does_not_load(guest: Path, tmp_path: Path) -> None:
+    """As `penstock check` says it: the line, the key, what to write."""
+    config = tmp_path / "gateway.yaml"
+    start = "listeners: [{address: '127.0.0.1:8080'}]\nclusters: [{name: a, endpoints: ['127.0.0.1:9']}]\n"
+    routes = "routes: [{match: {prefix: /}, cluster: a}]\n"
+    config.write_text(start + routes + f"filters: [{{name: g, wasm: {config}}}]\n")
+    status, text = explain(config, "/")
+    assert (status, text.startswith(f"{config}:4: filters[0].wasm: not a WebAssembly file")) == (2, True), text
+    config.write_text(start + routes + f"filters: [{{name: g, wasm: {guest}, config: 'no'}}]\n")
+    status, text = explain(config, "/")
+    assert (status, f"{config}:4: filters[0]: filter g did not start" in text) == (2, True), text
+    assert text.endswith("; mend the filter's config\n")
 
 
 def test_wrong_use() -> None:

@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from proxy.cli.main import main
-from proxy.kit.cases import read
+from proxy.kit.case_file import read
 from proxy.kit.play import Player
-from tests.conformance.envoy import require_envoy
+from tests import requires
 from tests.filters import cases as filters
 
 HERE = Path(__file__).parent
@@ -134,7 +134,7 @@ def test_filters(name: str) -> None:
 @pytest.mark.envoy
 def test_in_envoy(folder: Path) -> None:
     """The same cases in the real Envoy."""
-    require_envoy()
+    requires.envoy()
     done = run(folder, "--envoy")
     assert (done.exit_code, "16 cases, 0 failed" in done.output) == (0, True), done.output
 

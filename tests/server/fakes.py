@@ -10,7 +10,7 @@ from typing import Any
 import wasmtime
 
 from proxy.abi import memory as abi_memory
-from proxy.abi.memory import EMPTY_LINK, END_STREAM, StreamMemory, memory_type
+from proxy.abi.memory import EMPTY_LINK, END_STREAM, HeadOptions, StreamMemory, memory_type
 from proxy.chain.commands import (
     AnswerLocally,
     SendRequestData,
@@ -26,6 +26,7 @@ from proxy.server.gateway import Gateway
 from proxy.telemetry.stream import StreamInfo
 from proxy.telemetry.telemetry import Telemetry
 from proxy.wasm.engine import Engine
+from tests.ports import free_port
 
 Script = dict[str, Callable[["FakeChain", Any], None]]
 
@@ -105,8 +106,9 @@ class FakeChains:
         self.opened: list[FakeChain] = []
         self.keep = True
 
-    async def start(self, callouts: object = None, grpc: object = None) -> None:
+    async def start(self, callouts: object = None, grpc: object = None, heads: Sequence[HeadOptions] = ()) -> list[int]:
         self.memory = stream_memory()
+        return self.memory.options_of(heads)
 
     def open(self, route: Any, info: StreamInfo, region: Any, wake: Callable[[], None]) -> FakeChain:
         chain = FakeChain(self.memory, info, region, wake, self.script)
@@ -119,6 +121,9 @@ class FakeChains:
 
     async def finish(self, grace: float) -> None:
         """These filters have no work of their own."""
+
+    def bury(self) -> None:
+        """There is no VM."""
 
     def close(self) -> None:
         """The memory serves the next test too."""
@@ -306,14 +311,6 @@ class Bench:
         await self.gateway.drain(0.5)
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 async def start_bench(
     endpoints: Sequence[str],
     *,
@@ -351,7 +348,14 @@ async def start_bench(
     sock.bind(("127.0.0.1", 0))
     sock.listen(128)
     sock.setblocking(False)
-    await gateway.start([sock])
+    try:
+        await gateway.start([sock])
+    except Exception:  # a worker would end, and with it the engine and its thread
+        sock.close()
+        gateway.first[0].close()
+        if gateway.joint is not None:
+            gateway.joint.close()
+        raise
     return Bench(gateway, chains, telemetry, sock.getsockname()[1])
 
 

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from proxy.config.model import Config
-from proxy.server import supervisor
-from proxy.server.supervisor import Parts, run
+from proxy.server import silence
+from proxy.server.contexts import Parts
+from proxy.server.supervisor import run
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    supervisor.SILENT_SECONDS = float(os.environ.get("SILENT_SECONDS", supervisor.SILENT_SECONDS))
+    silence.SILENT_SECONDS = float(os.environ.get("SILENT_SECONDS", silence.SILENT_SECONDS))
     parts = {"gateway": "stub_gateway:StubGateway", "prepare": "stub_gateway:nothing_wrong", **json.loads(sys.argv[2])}
     sys.exit(run(Config.model_validate(json.loads(sys.argv[1])), "test.yaml", len(sys.argv) > 3, parts=Parts(**parts)))

@@ -66,6 +66,9 @@ class StubGateway:
             await asyncio.sleep(0.01)
         await self.server.shutdown(0.1)
 
+    def add_pages(self, app):
+        """None of them is asked for."""
+
     def state(self):
         return {"filters": self.filters}
 

@@ -198,7 +198,7 @@ async def test_the_final_head_chooses_the_route(bench: Any, endpoint: Any, wasm:
     info = await gateway.finished(4)
     assert (info.route_name, info.details, info.flags) == ("", "route_not_found", "NR")
     assert not one.heads
-    for route in gateway.gateway.routes.values():
+    for route in gateway.gateway.generation.routes.values():
         assert not route.idle_deadlines.due, "a deadline of the first route is left"
         assert not route.deadlines.due
 
@@ -244,7 +244,7 @@ async def test_a_pause_has_an_end(bench: Any, endpoint: Any, wasm: Any, policy: 
     else:
         assert head.startswith(b"HTTP/1.1 503 ")
         assert info.details == "filter_pause_timeout"
-    assert not any(queue.due for queue in gateway.gateway.pauses.values())
+    assert not any(queue.due for queue in gateway.gateway.generation.pauses.values())
 
 
 async def test_a_client_that_leaves_a_pause(bench: Any, endpoint: Any, wasm: Any) -> None:
@@ -257,7 +257,7 @@ async def test_a_client_that_leaves_a_pause(bench: Any, endpoint: Any, wasm: Any
     client.close()
     info = await gateway.finished()
     assert (info.details, info.flags, info.status) == ("downstream_remote_disconnect", "DC", 0)
-    assert not any(queue.due for queue in gateway.gateway.pauses.values())
+    assert not any(queue.due for queue in gateway.gateway.generation.pauses.values())
 
 
 async def test_upgrade_with_filters(bench: Any, endpoint: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.config.model import Cluster, Listener
-from proxy.server import listener as listeners
+from proxy.server import connection as connections
 from proxy.server.overload import RESUME_SHARE, connections_each, resident_bytes, take_files
 from tests.server.fakes import Bench, Client, Peer, replies
 
@@ -59,7 +59,7 @@ async def test_connections(bench: Any, endpoint: Any) -> None:
 
 async def test_connections_that_only_wait_to_be_told(bench: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer holds its connection for a moment: not for any number of them."""
-    monkeypatch.setattr(listeners, "TURNED_AWAY", 3)
+    monkeypatch.setattr(connections, "TURNED_AWAY", 3)
     gateway = await bench(await endpoint(replies(HELLO)), listener={"max_connections": 1})
     first = await gateway.client()
     assert (await ask(first))[1] == b"hello"

@@ -31,7 +31,7 @@ async def test_silence_ends_it_all_the_same(bench: Any, endpoint: Any) -> None:
     gateway = await bench(await endpoint(slow), route={"timeout": "0s", "idle_timeout": "300ms"})
     head, _ = await gateway.ask(GET)
     assert head.startswith(b"HTTP/1.1 408")
-    (route,) = gateway.gateway.routes.values()
+    (route,) = gateway.gateway.generation.routes.values()
     assert isinstance(route.deadlines, NoDeadline)
 
 

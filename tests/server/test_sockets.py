@@ -3,6 +3,7 @@ import socket
 import pytest
 
 from proxy.server.sockets import ListenError, bound_address, check_free, join_address, open_sockets, split_address
+from tests import requires
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,8 @@ def test_all_on_one_port(count):
 
 
 def test_ipv6():
-    try:
-        [sock] = open_sockets("[::1]:0", 1)
-    except ListenError:
-        pytest.skip("no IPv6 here")
+    requires.ipv6()
+    [sock] = open_sockets("[::1]:0", 1)
     assert bound_address(sock).startswith("[::1]:")
     sock.close()
 

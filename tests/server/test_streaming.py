@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-SIZE = 2 << 30
+SIZES = {"uvloop": 2 << 30, "asyncio": 256 << 20}
+"""Past what 31 bits count on the loop that workers use; on the other as much as a buffer would show."""
 PIECE = b"x" * (1 << 20)
 MORE_RSS = 64 << 20
 
@@ -57,14 +58,14 @@ def read_body(sock: socket.socket, got: int, size: int) -> int:
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def gateway(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, int, int]]:
-    """A listening endpoint socket, the gateway's port and its pid."""
+def gateway(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, int, int, int]]:
+    """A listening endpoint socket, the gateway's port and its pid, and how much to send through it."""
     listening = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{listening.getsockname()[1]}"
     with subprocess.Popen([sys.executable, "-c", GATEWAY, request.param, address], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        yield listening, port, process.pid
+        yield listening, port, process.pid, SIZES[request.param]
         process.terminate()
     listening.close()
 
@@ -78,13 +79,13 @@ def watch(pid: int, stop: threading.Event, peak: list[int]) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 @pytest.mark.parametrize("way", ["download", "upload"])
-def test_two_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int], way: str, framing: str) -> None:
+def test_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int, int], way: str, framing: str) -> None:
     """The receiver starts late and pauses, so that a gateway which buffers would be found out."""
-    listening, port, pid = gateway
+    listening, port, pid, size = gateway
     got = 0
 
     def send(sock: socket.socket) -> None:
-        for _ in range(SIZE // len(PIECE)):
+        for _ in range(size // len(PIECE)):
             if framing == "chunked":
                 sock.sendall(b"%x\r\n" % len(PIECE))
             sock.sendall(PIECE)
@@ -93,7 +94,7 @@ def test_two_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int
         if framing == "chunked":
             sock.sendall(b"0\r\n\r\n")
 
-    framed = b"content-length: %d" % SIZE if framing == "sized" else b"transfer-encoding: chunked"
+    framed = b"content-length: %d" % size if framing == "sized" else b"transfer-encoding: chunked"
 
     def serve() -> None:
         nonlocal got
@@ -112,7 +113,7 @@ def test_two_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int
 
     def read_all(sock: socket.socket, rest: bytes) -> int:
         if framing == "sized":
-            return read_body(sock, len(rest), SIZE)
+            return read_body(sock, len(rest), size)
         # Chunk sizes vary; the framing is short beside the data, so count all up to the end.
         total, tail = len(rest), rest[-5:]
         while tail != b"0\r\n\r\n":
@@ -120,7 +121,7 @@ def test_two_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int
             assert piece, "closed inside the body"
             total += len(piece)
             tail = (tail + piece)[-5:]
-        return SIZE if SIZE < total < SIZE * 1.01 else total
+        return size if size < total < size * 1.01 else total
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -145,6 +146,6 @@ def test_two_gigabytes_in_constant_memory(gateway: tuple[socket.socket, int, int
     stop.set()
     watcher.join()
     thread.join(0.1)
-    assert got == SIZE
+    assert got == size
     assert peak[0] - before < MORE_RSS, f"{(peak[0] - before) >> 20} MiB more"
     print(f"{way} {framing}: {(peak[0] - before) >> 20} MiB more")

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from proxy.config.model import Config
-from proxy.server.supervisor import backoff, longest_silence
+from proxy.server.silence import longest_silence
+from proxy.server.supervisor import backoff
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 RUN = Path(__file__).with_name("run_supervisor.py")
@@ -322,7 +324,7 @@ def test_how_long_a_worker_may_be_silent_allows_for_its_filters(tmp_path):
 def test_children_die_with_the_supervisor(start):
     gateway = start(workers=2).wait_ready()
     children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-    assert len(children) == 3
+    assert len(children) == 4, "workers, admin, watcher"
     gateway.process.kill()
     eventually(lambda: not any(map(alive, children)))
 
@@ -451,11 +453,6 @@ def test_demo_address_in_use(start):
         gateway = start(demo=True, parts={"demo": "stub_gateway:serve_demo"}, clusters=clusters)
         assert gateway.wait() == 1
     assert f"127.0.0.1:{port}: address in use" in gateway.log[0]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def test_without_admin(start):

@@ -85,6 +85,12 @@ class Sink:
     def on_upstream_flush(self) -> None:
         pass
 
+    def load_plain(self, head: bytes, rest: int) -> int:
+        return 0
+
+    def on_upstream_plain(self, status: int, body: bytes) -> None:
+        raise AssertionError("none was taken")
+
     def on_upstream_error(self, connection: UpstreamConnection, failure: Failure, error: str) -> None:
         self.events.append(failure)
 

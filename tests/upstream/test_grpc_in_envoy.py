@@ -17,6 +17,7 @@ from proxy.abi.proxy_wasm import host, load, plugin
 from proxy.abi.services import Services
 from proxy.chain.grpc import GrpcOf
 from proxy.upstream.grpc_callout import GrpcCallouts
+from tests import requires
 from tests.abi.guest import Lines, Worker, compiled
 from tests.conformance.client import fetch, request
 from tests.conformance.envoy import TYPE, Envoy, EnvoyFilter
@@ -237,7 +238,7 @@ def test_a_name_that_is_a_message_ends_envoy() -> None:
 
 
 def test_the_probe_is_what_its_source_gives(tmp_path: Path) -> None:
-    pytest.importorskip("ziglang")
+    requires.zig()
     flags = ["-target", "wasm32-wasi", "-O2", "-s", "-mexec-model=reactor", "-Wl,-z,stack-size=65536"]
     out = tmp_path / "out.wasm"
     command = [sys.executable, "-m", "ziglang", "cc", *flags, str(PROBE.with_suffix(".c")), "-o", str(out)]

@@ -22,6 +22,9 @@ from proxy.wasm.capi import COMPONENT_KINDS, ENTRY_SIZE, SPACE, VAL_SIZE, ffi
 
 MOST_ITEMS: Final = 4096
 """Elements of one list that a guest gives."""
+MOST_USUAL_FIELDS: Final = 128
+MOST_SKELETONS: Final = 256
+"""How many forms of a head are kept: a call's arguments lie at the same place each time, so a number of fields has one."""
 LONGEST_TEXT: Final = 64 << 10
 """Bytes of a string that a guest gives, where the filter's config does not say more."""
 
@@ -204,10 +207,8 @@ class Codec:
     def lower_headers(self) -> Lower:
         """list<tuple<string, string>> from pairs of bytes: each ASCII, or taken for a byte-string."""
         arena = self.arena
-        list_kind, string_kind, tuple_kind = COMPONENT_KINDS["list"], COMPONENT_KINDS["string"], COMPONENT_KINDS["tuple"]
-        strings = memoryview(array("Q", [string_kind]) * 512)
-        tuples = memoryview(array("Q", [tuple_kind]) * 256)
-        twos = memoryview(array("Q", [2]) * 256)
+        list_kind = COMPONENT_KINDS["list"]
+        skeletons: dict[tuple[int, int], bytes] = {}
 
         def lower(pairs: Sequence[tuple[bytes, bytes]], at: int) -> None:
             texts = list(chain.from_iterable(pairs))
@@ -216,23 +217,20 @@ class Codec:
                 texts = [text if text.isascii() else text.decode("latin-1").encode() for text in texts]
                 data = b"".join(texts)
             n = len(texts) // 2
+            place = arena.take(96 * n)
+            skeleton = skeletons.get((n, place))
+            if skeleton is None:
+                skeleton = header_skeleton(n, place)
+                if n <= MOST_USUAL_FIELDS and len(skeletons) < MOST_SKELETONS:
+                    skeletons[n, place] = skeleton
+            SPACE[place : place + 96 * n] = skeleton
             sizes = array("Q", map(len, texts))
             starts = array("Q", accumulate(sizes, initial=arena.put(data)))
-            place = arena.take(96 * n)
+            del starts[-1]
             put_three(SPACE, at, list_kind, n, place)
-            behind = place + 32 * n
-            first, middle, last = place >> 3, behind >> 3, (place + 96 * n) >> 3
-            if n <= 256:
-                WORDS[first:middle:4] = tuples[:n]
-                WORDS[first + 1 : middle : 4] = twos[:n]
-                WORDS[middle:last:4] = strings[: 2 * n]
-            else:
-                WORDS[first:middle:4] = array("Q", [tuple_kind]) * n
-                WORDS[first + 1 : middle : 4] = array("Q", [2]) * n
-                WORDS[middle:last:4] = array("Q", [string_kind]) * (2 * n)
-            WORDS[first + 2 : middle : 4] = array("Q", range(behind, behind + 64 * n, 64))
+            middle, last = (place >> 3) + 4 * n, (place >> 3) + 12 * n
             WORDS[middle + 1 : last : 4] = sizes
-            WORDS[middle + 2 : last : 4] = starts[:-1]
+            WORDS[middle + 2 : last : 4] = starts
 
         return lower
 
@@ -329,6 +327,17 @@ class Codec:
             put_three(SPACE, at, kind, int(is_ok), place)
 
         return lower
+
+
+def header_skeleton(n: int, place: int) -> bytes:
+    """The structures of `n` fields at an address: n tuples, then two strings of each, without the strings' sizes and places."""
+    words = array("Q", bytes(96 * n))
+    behind = place + 32 * n
+    words[0 : 4 * n : 4] = array("Q", [COMPONENT_KINDS["tuple"]]) * n
+    words[1 : 4 * n : 4] = array("Q", [2]) * n
+    words[2 : 4 * n : 4] = array("Q", range(behind, behind + 64 * n, 64))
+    words[4 * n :: 4] = array("Q", [COMPONENT_KINDS["string"]]) * (2 * n)
+    return words.tobytes()
 
 
 def lift_string(longest: int) -> Lift:

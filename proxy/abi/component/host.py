@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from proxy.abi.component import world
+from proxy.abi.component.changed import ChangedInstance
+from proxy.abi.component.instance import Instance
 from proxy.abi.component.properties import property_text
 from proxy.abi.component.values import content, data_of
 from proxy.abi.component.worlds import World
@@ -20,7 +22,6 @@ from proxy.telemetry.logging import limited
 from proxy.telemetry.metrics import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from proxy.abi.component.instance import Instance
     from proxy.abi.component.plugin import Configured
     from proxy.abi.component.stream import ComponentStream
 
@@ -35,9 +36,19 @@ SLOW_CALL_FUEL: Final = 200_000
 MOST_METRIC_NAME: Final = 512
 
 
+HostFunction = Callable[..., Any]
+
+
 class Host:
     """Answers one filter's instances. `running` is the configuration whose instance runs, `stream` the stream that it runs
     for; None: it starts."""
+
+    now: Callable[[], int] = staticmethod(time.time_ns)
+    """Nanoseconds since 1970."""
+    monotonic: Callable[[], int] = staticmethod(time.monotonic_ns)
+    random_bytes: Callable[[int], bytes] = staticmethod(os.urandom)
+    instance_of: Callable[..., Instance] = Instance
+    """Makes the instances that are answered, with an Instance's arguments."""
 
     def __init__(self, served: World) -> None:
         self.running: Configured | None = None
@@ -45,6 +56,8 @@ class Host:
         self.instance: Instance | None = None
         self.callback = ""
         self.metrics: dict[tuple[str, str], Counter | Gauge | Histogram] = {}
+        if served.changes:
+            self.instance_of = partial(ChangedInstance, self, served)
         own: dict[str, dict[str, Callable[..., Any]]] = {
             "types": {},
             "logging": {"log": self.log},
@@ -57,8 +70,8 @@ class Host:
                 "histogram-record": self.histogram_record,
             },
             "properties": {"get": self.property},
-            "clock": {"now-ns": self.now, "monotonic-ns": self.monotonic},
-            "random": {"get-u64": self.random},
+            "clock": {"now-ns": self.clock_now, "monotonic-ns": self.clock_monotonic},
+            "random": {"get-u64": self.random_number},
         }
         for (interface, name), answer in served.answers.items():
             own.setdefault(interface, {})[name] = partial(answer, self)
@@ -207,19 +220,19 @@ class Host:
             self.charge(BYTE_FUEL * len(value))
         return value
 
-    def now(self) -> int:
-        return self.stepped(time.time_ns())
+    def clock_now(self) -> int:
+        return self.stepped(self.now())
 
-    def monotonic(self) -> int:
-        return self.stepped(time.monotonic_ns())
+    def clock_monotonic(self) -> int:
+        return self.stepped(self.monotonic())
 
     def stepped(self, nanoseconds: int) -> int:
         self.charge(CALL_FUEL)
         return nanoseconds - nanoseconds % self.configured.plugin.settings.clock
 
-    def random(self) -> int:
+    def random_number(self) -> int:
         self.charge(CALL_FUEL)
-        return int.from_bytes(os.urandom(8), "little")
+        return int.from_bytes(self.random_bytes(8), "little")
 
 
 def keys_of(configuration: bytes) -> dict[str, bytes]:

@@ -225,15 +225,12 @@ class Instance:
             place += VAL_SIZE
         lift = coder.lift_result
         store, watch, cell = self.store, self.watch, self.cell
-        if cell is None:
-            store.set_fuel(fuel)
-        else:
-            cell[0] = -fuel
+        cell[0] = -fuel
         started = perf_counter()
         watch.sequence += 1
         error = lib.wasmtime_component_func_call(function, store.context, at, len(arguments), result, 0 if lift is None else 1)
         watch.sequence += 1
-        self.used = fuel - store.fuel() if cell is None else fuel + cell[0]
+        self.used = fuel + cell[0]
         if error:
             self.elapsed = perf_counter() - started
             self.dead = True

@@ -29,6 +29,7 @@ def callbacks_of(wanted: int) -> Callbacks:
         response_headers=wants["response-headers"],
         response_body=wants["response-body"],
         finish=wants["log"],
+        ends=True,
     )
 
 

@@ -38,7 +38,7 @@ class ComponentSlot(Slot):
         """`interface`: the name under which the component exports the world's; `memories`: how many it may have."""
         super().__init__(settings, services)
         self.memories = memories
-        self.host = Host(world)
+        self.host: Host = services.component_host(world) if services.component_host is not None else Host(world)
         self.linked = Linked(
             engine, loaded, world.imports, interface, world.exports[world.filter], self.host.functions,
             max(BODY_GROWTH * settings.body_buffer, 1 << 16),
@@ -68,12 +68,12 @@ class ComponentSlot(Slot):
     def instantiate(self) -> Instance:
         """An instance, before its configuration. Raises GuestFault."""
         settings = self.settings
-        return Instance(
+        return self.host.instance_of(
             self.linked,
             memory_limit=settings.memory,
             memories=self.memories,
             deadline=settings.start_deadline,
-            fuel=settings.start_fuel,
+            fuel=self.fuel_for_start(settings.start_fuel),
         )
 
     def build(self, root: "Configured") -> Instance:
@@ -83,10 +83,12 @@ class ComponentSlot(Slot):
         self.enter(root, "instantiate")
         instance = None
         try:
+            fuel = self.fuel_for_start(plugin.settings.start_fuel)
             instance = self.instantiate()
+            most = fuel - instance.store.fuel()
             self.enter(root, "configure")
             self.host.instance = instance
-            accepted, reason = instance.call("configure", (root.configuration,), plugin.settings.start_fuel)
+            accepted, reason = instance.call("configure", (root.configuration,), fuel)
         except (GuestFault, UnicodeDecodeError) as problem:
             if instance is not None:
                 instance.close()
@@ -98,6 +100,7 @@ class ComponentSlot(Slot):
         if not accepted:
             instance.close()
             raise StartError(f"configure: {reason.decode()}", plugin.last_lines)
+        self.start_fuel = max(self.start_fuel, most, instance.used)
         instance.store.deadline = plugin.settings.deadline
         return instance
 

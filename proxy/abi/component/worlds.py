@@ -5,24 +5,36 @@ what was built for 0.1.0 runs on every later 0.1, in which functions to import m
 beside 0.1 for as long as there are filters built for it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from proxy.abi.component import world as world_0_1
 from proxy.abi.component.types import Interfaces
 
-NONE: Final[Mapping[tuple[str, str], Callable[..., Any]]] = {}
+
+class Export(NamedTuple):
+    """A callback that a version has otherwise than 0.1: its own name there, its arguments of the filter's Host and 0.1's
+    arguments, and 0.1's result of its own."""
+
+    name: str
+    arguments: Callable[[Any, Sequence[Any]], Sequence[Any]]
+    result: Callable[[Any], Any]
+
+
+NO_ANSWERS: Final[Mapping[tuple[str, str], Callable[..., Any]]] = {}
+NO_CHANGES: Final[Mapping[str, Export]] = {}
 
 
 class World(NamedTuple):
     """One version: `filter` is the interface that a filter exports. `answers`: of the functions to import those that this
     version has alone, or has otherwise than host.py, by interface (without package and version) and name; called with the
-    filter's Host first."""
+    filter's Host first. `changes`: of the callbacks those that it has otherwise, by their names in 0.1."""
 
     version: str
     imports: Interfaces
     exports: Interfaces
-    answers: Mapping[tuple[str, str], Callable[..., Any]] = NONE
+    answers: Mapping[tuple[str, str], Callable[..., Any]] = NO_ANSWERS
+    changes: Mapping[str, Export] = NO_CHANGES
 
     @property
     def filter(self) -> str:

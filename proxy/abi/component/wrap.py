@@ -8,11 +8,14 @@ The imports need the module's memory, and the module needs its imports: so it ge
 last small module fills. wasmtime turns the text into a binary; the module goes in as it is, for the text has only a stand-in.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import wasmtime
 
 from proxy.abi.component import world
+from proxy.abi.component.stubs import AGAIN, CLOCK, NEEDED, RANDOM, WASI, stubs_text, typed
 from proxy.abi.component.types import (
     Enum,
     Flags,
@@ -27,7 +30,7 @@ from proxy.abi.component.types import (
     Type,
     Variant,
 )
-from proxy.wasm.module import COMPONENT_PREAMBLE, Module, read
+from proxy.wasm.module import COMPONENT_PREAMBLE, MODULE_PREAMBLE, Import, Module, read
 
 NAMES: dict[Type, str] = {
     world.DATA: "data", world.EDIT: "header-edit", world.RESPONSE: "local-response", world.ACTION: "action",
@@ -38,15 +41,35 @@ NAMES: dict[Type, str] = {
 MOST_FLAT_PARAMS = 16
 MOST_FLAT_RESULTS = 1
 CORE_SECTION = 1
+IMPORT_SECTION = 2
+FUNCTION = 0
+"""A kind of import."""
 POST_TYPE = "(param i32)"
+INITIALIZE = "_initialize"
 
 
 class WrapError(Exception):
     """The module is not one for this world; the text says why."""
 
 
-def wrap(core: bytes, imports: Interfaces = world.IMPORTS, exports: Interfaces = world.EXPORTS) -> bytes:
-    """The component. Raises WrapError, ModuleError."""
+class Core(NamedTuple):
+    """What the text has to know of the module: the names that it exports, the functions of the world that it imports, and what
+    it imports of WASI, to be answered by stubs."""
+
+    exported: set[str]
+    imported: set[tuple[str, str]]
+    wasi: Sequence[Import]
+
+
+def wrap(
+    core: bytes, imports: Interfaces = world.IMPORTS, exports: Interfaces = world.EXPORTS, *, stub_wasi: bool = False
+) -> bytes:
+    """The component. `stub_wasi`: what the module imports of WASI is answered within (stubs.py).
+
+    Raises WrapError, ModuleError.
+    """
+    if stub_wasi:
+        core = with_other_names(core)
     module = read(core)
     found = {one.name for one in module.exports if one.kind == "function"}
     for name in ("cabi_realloc", *(f"{interface}#{name}" for interface, own in exports.items() for name in own)):
@@ -54,14 +77,21 @@ def wrap(core: bytes, imports: Interfaces = world.IMPORTS, exports: Interfaces =
             raise WrapError(f"the module does not export the function {name}")
     if not any(one.kind == "memory" and one.name == "memory" for one in module.exports):
         raise WrapError("the module does not export its memory as memory")
-    binary = bytes(wasmtime.wat2wasm(text(used(module, imports), exports, found)))
+    wasi = [one for one in module.imports if stub_wasi and one.module == WASI and one.function is not None]
+    world_imports = used(module, imports, wasi)
+    own = {(interface, name) for interface, functions in world_imports.items() for name in functions}
+    for interface, name in NEEDED if wasi else ():
+        world_imports.setdefault(interface, {})[name] = imports[interface][name]
+    binary = bytes(wasmtime.wat2wasm(text(world_imports, exports, Core(found, own, wasi))))
     return with_module(binary, core)
 
 
-def used(module: Module, imports: Interfaces) -> Interfaces:
-    """Of `imports` what the module imports."""
+def used(module: Module, imports: Interfaces, but: Sequence[Import]) -> dict[str, dict[str, Function]]:
+    """Of `imports` what the module imports; it must import nothing else `but` these."""
     own: dict[str, dict[str, Function]] = {}
     for one in module.imports:
+        if one in but:
+            continue
         function = imports.get(one.module, {}).get(one.name)
         if function is None or one.kind != "function":
             raise WrapError(f"the module imports {one.module} {one.name}, which the world does not have")
@@ -79,6 +109,36 @@ def with_module(binary: bytes, core: bytes) -> bytes:
             return binary[:start] + bytes([CORE_SECTION]) + leb(len(core)) + core + binary[at + size :]
         at += size
     raise AssertionError("the text has a core module")
+
+
+def with_other_names(core: bytes) -> bytes:
+    """The module without a name that is imported twice, as Go does: no component may have one. Raises WrapError."""
+    at = len(MODULE_PREAMBLE)
+    while at < len(core):
+        start, section = at, core[at]
+        size, at = leb_at(core, at + 1)
+        if section == IMPORT_SECTION:
+            count, place = leb_at(core, at)
+            entries, known = [], set()
+            for number in range(count):
+                module, place = name_at(core, place)
+                name, place = name_at(core, place)
+                if core[place] != FUNCTION:
+                    raise WrapError(f"the module imports {name.decode('utf-8', 'replace')}, which is no function")
+                _, end = leb_at(core, place + 1)
+                unique = name if (module, name) not in known else name + b"%b%d" % (AGAIN, number)
+                known.add((module, unique))
+                entries.append(leb(len(module)) + module + leb(len(unique)) + unique + core[place:end])
+                place = end
+            body = leb(count) + b"".join(entries)
+            return core[:start] + bytes([section]) + leb(len(body)) + body + core[at + size :]
+        at += size
+    return core
+
+
+def name_at(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = leb_at(data, at)
+    return data[at : at + size], at + size
 
 
 def leb_at(data: bytes, at: int) -> tuple[int, int]:
@@ -104,14 +164,14 @@ def leb(value: int) -> bytes:
 # ---- The text ----
 
 
-def text(imports: Interfaces, exports: Interfaces, found: set[str]) -> str:
+def text(imports: Interfaces, exports: Interfaces, core: Core) -> str:
     lines = ["(component"]
     functions = [(interface, name, function) for interface, own in imports.items() for name, function in own.items()]
     for interface, own in imports.items():
         lines += imported(interface, own)
-    lines += core_part(functions, exports, found)
+    lines += core_part(functions, exports, core)
     for interface, own in exports.items():
-        lines += exported(interface, own, found)
+        lines += exported(interface, own, core.exported)
     return "\n".join([*lines, ")"])
 
 
@@ -126,14 +186,18 @@ def imported(interface: str, functions: Mapping[str, Function]) -> Iterator[str]
     yield "))"
 
 
-def core_part(functions: list[tuple[str, str, Function]], exports: Interfaces, found: set[str]) -> Iterator[str]:
+def core_part(functions: list[tuple[str, str, Function]], exports: Interfaces, core: Core) -> Iterator[str]:
     """The module, its imports through a table, and what fills the table."""
-    main = " ".join(f'(export "{i}" (func $f{i}))' for i in range(len(functions)))
-    posts = [name for name in sorted(found) if name.startswith("cabi_post_")]
+    jumps = [(interface, name, core_type(function)) for interface, name, function in functions]
+    jumps += [(WASI, one.name, typed(one)) for one in core.wasi]
+    n, of_world = len(jumps), len(functions)
+    posts = [name for name in sorted(core.exported) if name.startswith("cabi_post_")]
     by_interface: dict[str, list[int]] = {}
-    for i, (interface, _, _) in enumerate(functions):
-        by_interface.setdefault(interface, []).append(i)
-    stand_in = [f'(import "{interface}" "{name}" (func {core_type(function)}))' for interface, name, function in functions]
+    for i, (interface, name, _) in enumerate(jumps):
+        if i >= of_world or (interface, name) in core.imported:
+            by_interface.setdefault(interface, []).append(i)
+    mine = [jumps[i] for members in by_interface.values() for i in members]
+    stand_in = [f'(import "{interface}" "{name}" (func {type_}))' for interface, name, type_ in mine]
     stand_in += [
         '(memory (export "memory") 0)',
         '(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)',
@@ -144,33 +208,61 @@ def core_part(functions: list[tuple[str, str, Function]], exports: Interfaces, f
         for name, function in own.items()
     ]
     stand_in += [f'(func (export "{name}") {POST_TYPE})' for name in posts]
+    if INITIALIZE in core.exported:
+        stand_in.append(f'(func (export "{INITIALIZE}"))')
     yield f"(core module $main {' '.join(stand_in)})"
-    n = len(functions)
     yield "(core module $jumps"
     yield f'(table (export "table") {n} {n} funcref)'
-    for i, (_, _, function) in enumerate(functions):
-        params, _ = flat(function)
-        arguments = " ".join(f"(local.get {k})" for k in range(len(params)))
-        yield f'(func (export "{i}") {core_type(function)} (call_indirect {core_type(function)} {arguments} (i32.const {i})))'
+    for i, (_, _, type_) in enumerate(jumps):
+        arguments = " ".join(f"(local.get {k})" for k in range(len(params_of(type_))))
+        yield f'(func (export "{i}") {type_} (call_indirect {type_} {arguments} (i32.const {i})))'
     yield ")"
     yield "(core instance $jumps (instantiate $jumps))"
     groups = []
     for interface, members in by_interface.items():
-        named = " ".join(f'(export "{functions[i][1]}" (func $jumps "{i}"))' for i in members)
+        named = " ".join(f'(export "{jumps[i][1]}" (func $jumps "{i}"))' for i in members)
         groups.append(f'(with "{interface}" (instance {named}))')
     yield f"(core instance $main (instantiate $main {' '.join(groups)}))"
     yield '(alias core export $main "memory" (core memory $memory))'
-    yield '(alias core export $main "cabi_realloc" (core func $realloc))'
+    realloc_of = "stubs" if core.wasi else "main"
+    if core.wasi:
+        yield from stubs_part(core.wasi)
+    yield f'(alias core export ${realloc_of} "cabi_realloc" (core func $realloc))'
     for i, (interface, name, _) in enumerate(functions):
         yield f'(core func $f{i} (canon lower (func ${interface} "{name}") (memory $memory) (realloc $realloc)))'
+    main = " ".join(f'(export "{i}" (func $f{i}))' for i in range(of_world))
+    if core.wasi:
+        main += "".join(f' (export "{i}" (func $stubs "{jumps[i][1]}"))' for i in range(of_world, n))
     yield "(core module $fill"
-    for i, (_, _, function) in enumerate(functions):
-        yield f'(import "" "{i}" (func {core_type(function)}))'
+    for i, (_, _, type_) in enumerate(jumps):
+        yield f'(import "" "{i}" (func {type_}))'
     yield f'(import "" "table" (table {n} {n} funcref))'
     if n:
         yield f"(elem (i32.const 0) func {' '.join(map(str, range(n)))})"
     yield ")"
     yield f'(core instance (instantiate $fill (with "" (instance {main} (export "table" (table $jumps "table"))))))'
+    if INITIALIZE in core.exported:
+        yield f'(core module $start (import "main" "{INITIALIZE}" (func)) (start 0))'
+        given_start = f'(with "main" (instance (export "{INITIALIZE}" (func $main "{INITIALIZE}"))))'
+        yield f"(core instance (instantiate $start {given_start}))"
+
+
+def stubs_part(wasi: Sequence[Import]) -> Iterator[str]:
+    """The stubs, with what they need of the world: numbers alone, for which no memory is wanted."""
+    yield stubs_text(wasi)
+    for number, (interface, name) in enumerate(NEEDED):
+        yield f'(core func $needed{number} (canon lower (func ${interface} "{name}")))'
+    given = []
+    for wanted in (CLOCK, RANDOM):
+        found = [f'(export "{name}" (func $needed{number}))' for number, (one, name) in enumerate(NEEDED) if one == wanted]
+        given.append(f'(with "{wanted}" (instance {" ".join(found)}))')
+    yield f'(core instance $stubs (instantiate $stubs {" ".join(given)} (with "main" (instance $main))))'
+
+
+def params_of(type_: str) -> list[str]:
+    """The parameters of a core type in text."""
+    found = re.match(r"\(param ([^)]*)\)", type_)
+    return found[1].split() if found else []
 
 
 def exported(interface: str, functions: Mapping[str, Function], found: set[str]) -> Iterator[str]:

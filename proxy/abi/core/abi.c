@@ -8,10 +8,9 @@
 call_state call;
 
 /* ---- Scratch ---- */
-extern u8 __heap_base;
 u32 scratch_top;
 
-void scratch_reset(void) { scratch_top = call.kept = (ADDRESS(&__heap_base) + 15) & ~15u; }
+void scratch_reset(void) { scratch_top = call.kept = (PERSISTENT_ROOM + PERSISTENT + 15) & ~15u; }
 
 u32 scratch(u32 size) {
   u32 at = (scratch_top + 7) & ~7u;
@@ -712,12 +711,11 @@ EXPORT(prepare) void prepare(u32 vm_address) {
 }
 
 /* Where Python finds things; the order is abi/memory.py's. */
-u8 persistent[PERSISTENT];
 EXPORT(layout) u32 layout(void) {
   static u32 table[18];
   scratch_reset();
   u32 addresses[] = {scratch_top, ADDRESS(&stream), ADDRESS(stream.arena), ADDRESS(&call), ADDRESS(call.a), ADDRESS(call.buffers),
-                     ADDRESS(&call.time), ADDRESS(&call.reply_status), ADDRESS(&logs), ADDRESS(date), ADDRESS(persistent),
+                     ADDRESS(&call.time), ADDRESS(&call.reply_status), ADDRESS(&logs), ADDRESS(date), PERSISTENT_ROOM,
                      PERSISTENT, sizeof(vm), ARENA, ADDRESS(&call.readable), ADDRESS(&call.effective),
                      ADDRESS(&scratch_top), ADDRESS(&call.result)};
   for (u32 i = 0; i < 18; i++) table[i] = addresses[i];

@@ -39,10 +39,13 @@ typedef struct {
   u32 floor;     /* `top` when the arena last had no dead bytes */
 } stream_head;
 enum { ARENA = 4 << 20, SLACK = 256 << 10 }; /* SLACK: dead bytes that a callback may leave behind */
-extern struct stream { stream_head head; u8 arena[ARENA]; } stream;
+/* Where the static data ends there are the stream, then the persistent room, then scratch. As static data they would cost each
+ * start 36 MiB of memory and their page faults: the linker fills even zeros, where the system gives a page at its first use. */
+extern struct stream { stream_head head; u8 arena[ARENA]; } stream __asm__("__heap_base");
 
 /* ---- One call into a filter ---- */
 enum { PERSISTENT = 32 << 20 }; /* VM records, metric cells, environments, option records */
+#define PERSISTENT_ROOM ADDRESS(&stream + 1)
 typedef struct {            /* written by Python when a VM is built; persistent */
   u32 callbacks;            /* bit i: the filter exports callback i */
   u32 abi;                  /* 0x000100, 0x000200, 0x000201 */
@@ -78,7 +81,7 @@ enum { RESULT_LOGS = 1 << 8, RESULT_LOCAL_REPLY = 1 << 9, RESULT_CONTINUE_REQUES
        RESULT_CLOSE_REQUEST = 1 << 12, RESULT_CLOSE_RESPONSE = 1 << 13, RESULT_BODY = 1 << 14, RESULT_ERRORS = 1 << 15,
        RESULT_TRAILERS = 1 << 16, RESULT_DONE = 1 << 29 };
 
-/* ---- Scratch: from the end of the static data upward, reset at every call ---- */
+/* ---- Scratch: from the end of the persistent room upward, reset at every call ---- */
 extern u32 scratch_top;
 u32 scratch(u32 size); /* address of `size` fresh bytes; traps when the memory cannot grow */
 void scratch_reset(void);

@@ -369,6 +369,130 @@ EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 op
   return HEAD_FINE | notes.said;
 }
 
+/* ---- Plain messages ----
+ * Most requests are a GET without a body and most responses have a content-length, and both come in one read, saying nothing
+ * else about framing or the connection. Those are read here, strictly. What is unusual in any way is left to the parser that
+ * reads all the others.
+ */
+enum { LARGEST_PLAIN = 8 << 10, MOST_PLAIN_FIELDS = 64, MOST_PLAIN_DIGITS = 9 };
+
+typedef struct { u8 *at, *end, *to; u32 fields, lengths, length, host, host_len, names, twice, has_id; } plain;
+
+static int plain_status(const u8 *p) { /* 0: none whose length is the content-length */
+  for (u32 i = 0; i < 3; i++)
+    if (p[i] < '0' || p[i] > '9') return 0;
+  int status = (p[0] - '0') * 100 + (p[1] - '0') * 10 + (p[2] - '0');
+  return status < 200 || status > 599 || status == 204 || status == 205 || status == 304 ? 0 : status;
+}
+
+/* To the end of a line's text; 0 if it does not end with CR LF. */
+static u8 *line_end(u8 *p, u8 *end) {
+  while (p < end && (*p >= 32 || *p == '\t')) p++;
+  return end - p >= 2 && p[0] == '\r' && p[1] == '\n' ? p : 0;
+}
+
+static int is_blank(u8 c) { return c == ' ' || c == '\t'; }
+
+static int plain_number(const u8 *p, u32 n, u32 *number) {
+  if (!n || n > MOST_PLAIN_DIGITS) return 0;
+  for (*number = 0; n; n--, p++) {
+    if (*p < '0' || *p > '9') return 0;
+    *number = *number * 10 + (*p - '0');
+  }
+  return 1;
+}
+
+/* What says nothing that is not so anyway. */
+static int is_keep_alive(const u8 *name, u32 n, const u8 *value, u32 size) {
+  u8 folded[10];
+  if (n != 10) return 0;
+  if (name[0] == 'k') return 1;
+  if (name[0] != 'c' || size != 10) return 0;
+  for (u32 i = 0; i < 10; i++) folded[i] = lower(value[i]);
+  return IS("keep-alive", folded, 10);
+}
+
+/* A bit for each name of which the parser refuses a second one in a request; 0 for others. */
+static u32 single(const u8 *k, u32 n) {
+  switch (n) {
+  case 4: return IS("host", k, n) ? 1 : IS("etag", k, n) ? 2 : 0;
+  case 6: return IS("server", k, n) ? 4 : 0;
+  case 10: return IS("user-agent", k, n) ? 8 : 0;
+  case 12: return IS("content-type", k, n) ? 16 : IS("max-forwards", k, n) ? 32 : 0;
+  case 13: return IS("content-range", k, n) ? 64 : 0;
+  case 16: return IS("content-location", k, n) ? 128 : 0;
+  default: return 0;
+  }
+}
+
+/* The fields, each as name LF value LF to `to`, names in lower case; `at` is then behind the empty line. 0: not plain. */
+static int plain_fields(plain *h) {
+  u8 *p = h->at, *end = h->end, *to = h->to;
+  for (; end - p > 2; p += 2, h->fields++) {
+    u8 *name = to, *value;
+    for (; p < end && is_token_byte(*p); p++, to++) *to = lower(*p);
+    u32 n = (u32)(to - name), size;
+    if (!n || end - p < 4 || p[0] != ':' || p[1] != ' ' || is_blank(p[2]) || h->fields == MOST_PLAIN_FIELDS) return 0;
+    value = p += 2;
+    if (!(p = line_end(p, end)) || p == value || is_blank(p[-1])) return 0;
+    size = (u32)(p - value);
+    if (is_hop(name, n) && !is_keep_alive(name, n, value, size)) return 0;
+    if (IS("content-length", name, n) && (h->lengths++ || !plain_number(value, size, &h->length))) return 0;
+    if (IS("host", name, n)) h->host = (u32)(value - h->at), h->host_len = size;
+    u32 bit = single(name, n);
+    if (h->names & bit) h->twice = 1;
+    h->names |= bit;
+    if (IS("x-request-id", name, n)) h->has_id = 1;
+    *to++ = '\n';
+    while (value < p) *to++ = *value++;
+    *to++ = '\n';
+  }
+  h->to = to;
+  return end - p == 2 && p[0] == '\r' && p[1] == '\n';
+}
+
+static u8 *put_text(u8 *to, const u8 *from, u32 n) {
+  while (n--) *to++ = *from++;
+  *to++ = '\n';
+  return to;
+}
+
+/* Scratch holds a head with its empty line, the peer and a request id. Where in it the Host's value begins, shifted left by 16,
+ * and its length; 0: not plain. Starts a new stream. */
+EXPORT(load_plain_request) u32 load_plain_request(u32 size, u32 peer, u32 id, u32 options) {
+  const head_options *o = AT(head_options, options);
+  scratch_reset();
+  u32 total = size + peer + id, from = scratch(total), joined = scratch(total + 8);
+  u8 *base = AT(u8, from), *p = base + 4, *end = base + size;
+  plain h = {.end = end, .to = AT(u8, joined)};
+  if (size < 18 || size > LARGEST_PLAIN || !IS("GET /", base, 5)) return 0;
+  h.to = put_text(h.to, base, 3);
+  while (p < end && *p > 32 && *p < 127) p++;
+  if (end - p < 13 || !IS(" HTTP/1.1\r\n", p, 11)) return 0;
+  h.to = put_text(put_text(put_text(h.to, base + 4, (u32)(p - base) - 4), end, peer), end + peer, id);
+  h.at = p + 11;
+  u32 start = (u32)(h.at - base);
+  if (!plain_fields(&h) || h.lengths || h.twice || !h.host_len) return 0;
+  if (h.has_id && o->request_id == REQUEST_ID_KEEP) return 0; /* Python reads it */
+  u32 n = (u32)(h.to - AT(u8, joined)) - 1;
+  copy(from, joined, n);
+  if (load_request(n, 4 + 2 * h.fields, options) != HEAD_FINE) return 0;
+  return (start + h.host) << 16 | h.host_len;
+}
+
+/* Scratch holds a head with its empty line, `rest` bytes have come behind it. The status; 0: not plain. */
+EXPORT(load_plain_response) u32 load_plain_response(u32 size, u32 rest, u32 options) {
+  scratch_reset();
+  u8 *base = AT(u8, scratch(size)), *end = base + size, *p;
+  plain h = {.end = end, .to = base}; /* in the place of what has been read: each line gets shorter */
+  if (size < 17 || size > LARGEST_PLAIN || !IS("HTTP/1.1 ", base, 9) || base[12] != ' ') return 0;
+  int status = plain_status(base + 9);
+  if (!status || !(p = line_end(base + 13, end))) return 0;
+  h.at = p + 2;
+  if (!plain_fields(&h) || h.lengths != 1 || h.length != rest) return 0;
+  return load_response((u32)status, (u32)(h.to - base) - 1, 2 * h.fields, options) & 0xFF ? 0 : (u32)status;
+}
+
 /* ---- Emitting ---- */
 static u8 *out, *out_end;
 

@@ -1,8 +1,6 @@
 /* Header and trailer maps: ordered, with duplicates, names in lower case. */
 #include "core.h"
 
-struct stream stream;
-
 /* The answer to a call, or what gRPC received: no stream's, so not in a snapshot, and read-only for filters. */
 enum { ANSWER_BYTES = 128 << 10, ANSWER_PAIRS = 1024 };
 static map answers[MAPS - STREAM_MAPS];

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.abi.filter import (
@@ -23,6 +24,7 @@ from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS
 from proxy.abi.part import StreamPart
 from proxy.abi.proxy_wasm.vm import (
     CREATE,
+    DONE,
     END_STREAM,
     FINISH,
     LOG_PHASE,
@@ -45,8 +47,11 @@ from proxy.abi.proxy_wasm.vm import (
     ON_TICK,
     ON_VM_START,
     READABLE_SHIFT,
+    VALUES_BUFFER,
     WRITABLE_SHIFT,
     Vm,
+    call_unchecked,
+    set_values,
 )
 from proxy.wasm.fault import GuestFault
 
@@ -247,27 +252,35 @@ class StreamContext(StreamPart):
             argument = self.root.id
         plugin.slot.running = self
         plugin.calls[flags & ACTION].value += 1
-        try:
-            result = vm.enter(plugin.record, self.id, flags | window, argument, plugin.fuel)
-        except GuestFault as fault:
-            return self.fell(vm, flags, fault)
-        plugin.fuel_used.value += vm.used
-        plugin.fuel_counts[vm.used.bit_length()] += 1
-        plugin.seconds.value += vm.elapsed
-        self.stream.info.filter_seconds += vm.elapsed
+        # From here on Vm.enter, written out: with filters this is where every request spends its time.
+        values, store_context, function, trap, cell, watch = vm.hot
+        fuel = plugin.fuel
+        set_values(VALUES_BUFFER, 0, self.id, flags | window, argument, plugin.record)
+        cell[0] = -fuel
+        started = perf_counter_ns()
+        watch.sequence += 1
+        error = call_unchecked(store_context, function, values, 4, trap)
+        watch.sequence += 1
+        elapsed = perf_counter_ns() - started
+        used = fuel + cell[0]
+        plugin.fuel_used.value += used
+        plugin.fuel_counts[used.bit_length()] += 1
+        plugin.time_counts[elapsed.bit_length()] += 1
+        seconds = elapsed * 1e-9
+        plugin.seconds.value += seconds
+        self.stream.info.filter_seconds += seconds
+        result: int = values[0] - DONE
+        if result < 0:  # it is still the context's id
+            return self.fell(flags, vm.died(error), used)
         if result > ACTION:
             return self.attend(result, flags)
         return result
 
-    def fell(self, vm: Vm, flags: int, fault: GuestFault) -> int:
+    def fell(self, flags: int, fault: GuestFault, used: int) -> int:
         plugin = self.plugin
         callback = NAMES[flags & ACTION]
-        plugin.fuel_used.value += vm.used
-        plugin.fuel_counts[vm.used.bit_length()] += 1
-        plugin.seconds.value += vm.elapsed
-        self.stream.info.filter_seconds += vm.elapsed
         plugin.drain_logs(self.stream, callback)
-        plugin.failed(callback, fault.reason, fault.message, self.stream, vm.used)
+        plugin.failed(callback, fault.reason, fault.message, self.stream, used)
         plugin.slot.died()
         plugin.slot.abandon()
         plugin.memory.attach(self.stream.region)  # the callback may have acted on another stream

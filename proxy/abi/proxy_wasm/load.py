@@ -5,7 +5,7 @@ them to the core, and compiles (in children, through the cache). `Loader` runs i
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,10 +22,11 @@ from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS
 from proxy.abi.proxy_wasm.inspect import MOST_LISTED, check_limits, inspect_bytes
 from proxy.abi.proxy_wasm.link import LINK, bridge_text, denied_functions, exported_callbacks, stubs_text
 from proxy.abi.proxy_wasm.vm import Compiled
-from proxy.config.model import Filter
+from proxy.config.model import Config, Filter, with_versions
+from proxy.sources.obtain import UnreadableError, confirm, good_ones, obtain, read_module
 from proxy.wasm.cache import CompileErrors, load_or_compile
 from proxy.wasm.compile import Request
-from proxy.wasm.engine import Engine
+from proxy.wasm.engine import Engine, Process
 from proxy.wasm.module import Module, ModuleError, format_of, read
 
 log = structlog.get_logger("filter")
@@ -92,23 +93,45 @@ class Draft(NamedTuple):
     foreign: tuple[bytes, ...]
 
 
-def prepare(filters: Sequence[Filter]) -> Prepared:
+def prepare(filters: Sequence[Filter], config: Config | None = None) -> Prepared:
     """Check and compile all filters. Raises LoadError with every problem of every filter.
 
-    Leaves no threads behind: the caller may fork.
+    With `config` modules are also fetched, and held against its policy: signatures, what was accepted, what manifests ask for
+    (proxy/sources). Without it filters are files, and are taken as they are. Leaves no threads behind: the caller may fork.
     """
+    chain, filters = filters, with_versions(filters)
+    if config is None:
+        prepared, problems = build(filters, dict.fromkeys(range(len(filters))))
+    else:
+        obtained, troubles = obtain(config, filters)
+        modules: dict[int, bytes | None] = {i: one.found.data for i, one in enumerate(obtained) if one is not None}
+        digests = {i: one.found.digest for i, one in enumerate(obtained) if one is not None}
+        prepared, problems = build(filters, modules)
+        bad = {one.filter: (digests[one.filter], one.problem) for one in problems}
+        if bad and (good := good_ones(config, filters, bad)):
+            prepared, problems = build(filters, modules | good)
+        problems = [LoadProblem(index, *problem) for index, problem in troubles] + problems
+    if problems or prepared is None:
+        raise LoadError([placed(chain, filters, problem) for problem in problems])
+    if config is not None:
+        confirm(config, filters, [one.digest for one in prepared.filters])
+    return prepared
+
+
+def build(filters: Sequence[Filter], modules: Mapping[int, bytes | None]) -> tuple[Prepared | None, list[LoadProblem]]:
+    """Check and compile. `modules`: of the filters at these places; None for one that is to be read from its file."""
     problems: list[LoadProblem] = []
-    drafts = [draft for i, filter_ in enumerate(filters) if (draft := outline(i, filter_, problems)) is not None]
+    drafts = [found for i, data in modules.items() if (found := outline(i, filters[i], problems, data)) is not None]
     own = [CORE.read_bytes(), bytes(wasmtime.wat2wasm(LINK)), bytes(wasmtime.wat2wasm(EMPTY_LINK))]
     if any(isinstance(one, ComponentDraft) for one in drafts):
         own.append(probe())
     requests = [Request(wasm) for wasm in own]
     places: list[int | None] = [None] * len(own)
-    for draft in drafts:
-        limits = draft.filter.limits
-        for module in draft.modules:
+    for one in drafts:
+        limits = one.filter.limits
+        for module in one.modules:
             requests.append(Request(module, seconds=limits.compile_time, memory=limits.compile_memory))
-            places.append(draft.place)
+            places.append(one.place)
     try:
         codes = load_or_compile(requests)
     except CompileErrors as errors:
@@ -119,44 +142,47 @@ def prepare(filters: Sequence[Filter]) -> Prepared:
             problems.append(LoadProblem(place, "wasm", failure.reason, failure.mend))
         codes = []
     if problems:
-        raise LoadError(problems)
+        return None, problems
     rest = iter(codes[len(own) :])
     prepared: list[PreparedFilter | PreparedComponent] = []
-    for draft in drafts:
-        if isinstance(draft, ComponentDraft):
-            prepared.append(PreparedComponent(draft.filter, draft.outline, draft.world, draft.digest, next(rest)))
+    for one in drafts:
+        if isinstance(one, ComponentDraft):
+            prepared.append(PreparedComponent(one.filter, one.outline, one.world, one.digest, next(rest)))
             continue
         guest, bridge = next(rest), next(rest)
-        stubs = next(rest) if draft.has_stubs else None
+        stubs = next(rest) if one.has_stubs else None
         prepared.append(
             PreparedFilter(
-                draft.filter, draft.outline, draft.abi, draft.digest, guest, bridge, stubs, draft.memory_export,
-                draft.start_export, draft.foreign,
+                one.filter, one.outline, one.abi, one.digest, guest, bridge, stubs, one.memory_export,
+                one.start_export, one.foreign,
             )
         )  # fmt: skip
-    return Prepared(codes[0], codes[1], codes[2], tuple(prepared), *codes[3 : len(own)])
+    return Prepared(codes[0], codes[1], codes[2], tuple(prepared), *codes[3 : len(own)]), []
 
 
-def outline(index: int, filter_: Filter, problems: list[LoadProblem]) -> Draft | ComponentDraft | None:
-    """Read and check one filter's file without compiling it."""
+def placed(chain: Sequence[Filter], filters: Sequence[Filter], problem: LoadProblem) -> LoadProblem:
+    """The problem at its place in the config: another version's is its filter's."""
+    if problem.filter < len(chain):
+        return problem
+    name, _, kind = filters[problem.filter].name.partition("@")
+    place = next(i for i, one in enumerate(chain) if one.name == name)
+    return problem._replace(filter=place, key=kind, problem=f"{problem.key}: {problem.problem}")
+
+
+def outline(
+    index: int, filter_: Filter, problems: list[LoadProblem], data: bytes | None = None
+) -> Draft | ComponentDraft | None:
+    """Check one filter's module, its file's content without `data`, without compiling it."""
 
     def refuse(key: str, problem: str, mend: str) -> None:
         problems.append(LoadProblem(index, key, problem, mend))
 
-    path = Path(filter_.wasm)
-    try:
-        size = path.stat().st_size
-        if size > filter_.limits.module:
-            refuse(
-                "wasm",
-                f"the module has {size} bytes, more than limits.module {filter_.limits.module}",
-                f"write limits: {{module: {-(-size // (1 << 20))}MiB}}",
-            )
+    if data is None:
+        try:
+            data = read_module(filter_)
+        except UnreadableError as error:
+            refuse(*error.problem)
             return None
-        data = path.read_bytes()
-    except OSError as error:
-        refuse("wasm", f"cannot be read: {error.strerror}", "name a readable file")
-        return None
     digest = hashlib.sha256(data).hexdigest()
     if filter_.sha256 is not None and filter_.sha256.lower() != digest:
         refuse("sha256", f"the file's SHA-256 is {digest}", "take that, if the file is the one you mean")
@@ -235,16 +261,17 @@ def warn_of_foreign(filter_: Filter, names: Sequence[bytes]) -> None:
 
 
 class Loader:
-    """In a worker: the engine, the stream memory, and each filter's modules."""
+    """In a worker: the stream memory of one generation, and each filter's modules. Without `process` it has one of its own."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, process: Process | None = None) -> None:
         self.prepared = prepared
-        self.engine = Engine(memory_type())
+        self.engine = Engine(memory_type(), process)
         self.link = self.engine.load(prepared.link)
         self.memory = StreamMemory(self.engine, self.engine.load(prepared.core), self.engine.load(prepared.empty_link))
         self.loaded: dict[bytes, wasmtime.Module] = {}
-        if prepared.probe:
+        if prepared.probe and not self.engine.process.tested:
             self_test(self.engine, prepared.probe)
+            self.engine.process.tested = True
 
     def compiled(self, filter_: PreparedFilter) -> Compiled:
         """Modules that several filters share are loaded once."""

@@ -22,6 +22,7 @@ RESERVED: Final = frozenset({"filter", "le", "quantile"})
 """Labels that have a meaning on /metrics already."""
 MOST_LABELS: Final = 10
 LONGEST_VALUE: Final = 128
+MOST: Final = (1 << 63) - 1
 
 
 def parse(name: str) -> tuple[str, dict[str, str]]:
@@ -63,6 +64,8 @@ class GuestMetrics:
         self.defined: dict[tuple[int, str], int] = {}
         self.next_id = [4, 5, 6]
         self.shown: dict[int, Counter | Gauge] = {}
+        self.known: dict[int, int] = {}
+        """What was in the cells of `shown` at the last refresh."""
         self.histograms: dict[int, Histogram] = {}
         self.histogram_of: dict[int, Histogram] = {}
 
@@ -106,12 +109,23 @@ class GuestMetrics:
                     self.histograms[cell] = self.instruments.guest_histogram(shown, own)
             except ValueError:
                 continue
+            if kind != HISTOGRAM:
+                # As in Envoy, a metric outlives the VM that defined it: another generation's VM finds what it has come to.
+                value = int(self.shown[cell].value)
+                value = self.known[cell] = max(-MOST - 1, min(value, MOST)) if kind == GAUGE else value & 2 * MOST + 1
+                struct.pack_into("<q" if kind == GAUGE else "<Q", self.memory.buffer, cell, value)
             return
 
     def sample(self, metric: int, value: int) -> None:
         self.histogram_of[metric].observe(value)
 
     def refresh(self) -> None:
-        """Bring /metrics up to date with the cells."""
+        """Bring /metrics up to date with the cells. Another generation's VM may be counting too: counts add up, and of a gauge
+        the last change holds."""
         for cell, shown in self.shown.items():
-            shown.value = struct.unpack_from("<q" if isinstance(shown, Gauge) else "<Q", self.memory.buffer, cell)[0]
+            gauge = isinstance(shown, Gauge)
+            value = struct.unpack_from("<q" if gauge else "<Q", self.memory.buffer, cell)[0]
+            known = self.known[cell]
+            if value != known:
+                self.known[cell] = value
+                shown.value = value if gauge else shown.value + value - known

@@ -31,6 +31,9 @@ from proxy.telemetry.instruments import FilterInstruments
 
 log = structlog.get_logger("filter")
 
+LOG_LEVEL_AT: Final = 8
+"""Of the level in a vm record, `write_record`."""
+
 ABI_NUMBERS: Final = {"0.1.0": 0x000100, "0.2.0": 0x000200, "0.2.1": 0x000201}
 
 
@@ -47,15 +50,17 @@ class Plugin(Reporting):
         slot.metrics = self.metrics
         exported = exported_callbacks(slot.compiled.outline, abi, settings.host_functions)
         self.mask = sum(1 << i for i, name in enumerate(CALLBACKS) if name in exported)
+        self.tracks_contexts = any(item.name == "proxy_set_effective_context" for item in slot.compiled.outline.imports)
+        """Its callbacks may act on streams by their ids, so ids must be found."""
+        finish = self.has(ON_LOG) or self.has(ON_DONE) or self.has(ON_DELETE)
         self.callbacks = Callbacks(
             request_headers=self.has(ON_REQUEST_HEADERS),
             request_body=self.has(ON_REQUEST_BODY),
             response_headers=self.has(ON_RESPONSE_HEADERS),
             response_body=self.has(ON_RESPONSE_BODY),
-            finish=self.has(ON_LOG) or self.has(ON_DONE) or self.has(ON_DELETE),
+            finish=finish,
+            ends=finish or self.tracks_contexts,
         )
-        self.tracks_contexts = any(item.name == "proxy_set_effective_context" for item in slot.compiled.outline.imports)
-        """Its callbacks may act on streams by their ids, so ids must be found."""
         self.record = self.write_record(abi, log_level)
         self.root = Root(self, settings.configuration)
         slot.roots.append(self.root)
@@ -101,19 +106,24 @@ class Plugin(Reporting):
         """The same filter under a route's own configuration: a further root in its VM. Call before the VM is started."""
         return RoutePlugin(self, configuration)
 
-    def open(self, stream: StreamHost) -> "StreamContext | None":
-        return self.open_under(self.root, stream)
-
-    def open_under(self, root: Root, stream: StreamHost) -> "StreamContext | None":
-        vm = self.slot.vm or self.slot.live()
+    def open(self, stream: StreamHost, root: Root | None = None) -> "StreamContext | None":
+        slot = self.slot
+        vm = slot.vm or slot.live()
         if vm is None and self.settings.fail_open:
             return None
-        return StreamContext(self, root, vm, stream)
+        return StreamContext(self, root or self.root, vm, stream)
 
     def state(self) -> dict[str, Any]:
         state = super().state()
+        return state if self.slot.vm is None else {**state, "memory_bytes": self.memory_bytes()}
+
+    def memory_bytes(self) -> int:
         vm = self.slot.vm
-        return state if vm is None else {**state, "memory_bytes": vm.store.guest_memory()}
+        return 0 if vm is None else vm.store.guest_memory()
+
+    def set_log_level(self, level: str) -> None:
+        super().set_log_level(level)
+        self.memory.write(self.record + LOG_LEVEL_AT, struct.pack("<I", LEVEL_NUMBERS[level]))
 
     def refresh(self) -> None:
         self.metrics.refresh()
@@ -161,4 +171,4 @@ class RoutePlugin:
         plugin.slot.roots.append(self.root)
 
     def open(self, stream: StreamHost) -> "StreamContext | None":
-        return self.plugin.open_under(self.root, stream)
+        return self.plugin.open(stream, self.root)

@@ -124,10 +124,13 @@ class VmSlot(Slot):
         region = self.memory.begin_empty()
         try:
             first.plugin.metrics.forget_ids()
-            vm.start(first.plugin.record, self.settings.start_fuel, self.settings.start_deadline)
+            fuel = self.fuel_for_start(self.settings.start_fuel)
+            vm.start(first.plugin.record, fuel, self.settings.start_deadline)
+            most = vm.used
             first.plugin.drain_logs(None, "start")
             for root in self.roots:
-                self.start_root(vm, root)
+                most = max(most, self.start_root(vm, root))
+            self.start_fuel = max(self.start_fuel, most)
         except GuestFault as fault:
             self.running.plugin.drain_logs(None, "start")
             self.bury()
@@ -140,17 +143,19 @@ class VmSlot(Slot):
             self.start_seconds = time.thread_time() - burned
             self.memory.release(region)
 
-    def start_root(self, vm: Vm, root: Root) -> None:
+    def start_root(self, vm: Vm, root: Root) -> int:
+        """The fuel of the callback that took most."""
         plugin = root.plugin
         settings = plugin.settings
         self.running = root
         root.id = vm.new_context()
         serving, vm.store.deadline = vm.store.deadline, settings.start_deadline
-        fuel = settings.start_fuel
+        fuel = self.fuel_for_start(settings.start_fuel)
         size = len(root.configuration)
         vm.expose(PLUGIN_CONFIGURATION, root.address, size)
         self.starting = "proxy_on_context_create"
         vm.enter(plugin.record, root.id, ON_CONTEXT_CREATE | CREATE | BUFFERS_SET, 0, fuel)
+        most = vm.used
         for operation, name, length in (
             (ON_VM_START, "proxy_on_vm_start", len(settings.vm_configuration)),
             (ON_CONFIGURE, "proxy_on_configure", size),
@@ -164,12 +169,14 @@ class VmSlot(Slot):
                 vm.expose(PLUGIN_CONFIGURATION, root.address, size)
             vm.arguments(length)
             result = vm.enter(plugin.record, root.id, operation | BUFFERS_SET, 0, fuel)
+            most = max(most, vm.used)
             if result & LOGS:
                 plugin.drain_logs(None, name)
             if not result & ACTION:
                 raise StartError(f"{name} returned false", plugin.last_lines)
         plugin.drain_logs(None, "proxy_on_configure")
         vm.store.deadline = serving
+        return most
 
     def bury(self) -> None:
         vm = self.vm
@@ -227,6 +234,7 @@ class VmSlot(Slot):
         finally:
             plugin.fuel_used.value += vm.used
             plugin.fuel_counts[vm.used.bit_length()] += 1
+            plugin.time_counts[int(vm.elapsed * 1e9).bit_length()] += 1
             plugin.seconds.value += vm.elapsed
         if result & LOGS:
             plugin.drain_logs(None, name)

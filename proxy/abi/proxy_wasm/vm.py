@@ -54,7 +54,6 @@ VM_CONFIGURATION: Final = 6
 PLUGIN_CONFIGURATION: Final = 7
 BUFFER: Final = struct.Struct("<4I")
 
-set_fuel = lib.wasmtime_context_set_fuel
 VALUES: Final = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
 """Arguments and result of `enter`, of whichever VM runs."""
 VALUES_BUFFER: Final = capi.ffi.buffer(VALUES)
@@ -109,7 +108,7 @@ class Vm:
         self.hot: tuple[Any, ...] = ()
 
     def start(self, record: int, fuel: int, deadline: float) -> None:
-        """Instantiate, and run the module's own start. Raises GuestFault."""
+        """Instantiate, and run the module's own start; `used` is then what the costliest part took. Raises GuestFault."""
         store = self.store
         serving, store.deadline = store.deadline, deadline
         store.set_fuel(fuel)
@@ -119,6 +118,7 @@ class Vm:
         linked = link(
             store, self.memory, compiled.link_module, compiled.guest, compiled.bridge, compiled.stubs, compiled.memory_export
         )
+        self.used = fuel - store.fuel()
         self.enter_function = store.function(linked.core, "enter", 4)
         self.hot = (VALUES, store.context, self.enter_function, store.trap, store.fuel_cell, self.watch)
         names = [compiled.start_export] if compiled.start_export else []
@@ -133,6 +133,7 @@ class Vm:
             except GuestFault:
                 if self.exited != 0:  # proc_exit(0) is how _start ends; what runs behind it is the toolchain's trap
                     raise
+            self.used = max(self.used, fuel - store.fuel())
         store.deadline = serving
 
     def new_context(self) -> int:
@@ -143,26 +144,26 @@ class Vm:
 
     def enter(self, record: int, context: int, flags: int, argument: int, fuel: int) -> int:
         """Run callbacks (core/abi.c, `enter`) on at most `fuel`; the action and RESULT bits. Raises GuestFault, after which
-        the VM is dead. This is where every request spends its time with filters: hence no attribute is looked up twice.
-        """
+        the VM is dead. StreamContext.call has this written out."""
         values, store_context, function, trap, cell, watch = self.hot
         set_values(VALUES_BUFFER, 0, context, flags, argument, record)
-        if cell is None:
-            set_fuel(store_context, fuel)
-        else:
-            cell[0] = -fuel
+        cell[0] = -fuel
         started = perf_counter()
         watch.sequence += 1
         error = call_unchecked(store_context, function, values, 4, trap)
         watch.sequence += 1
         self.elapsed = perf_counter() - started
-        self.used = fuel - self.store.fuel() if cell is None else fuel + cell[0]
+        self.used = fuel + cell[0]
         result: int = values[0]
         if result < DONE:  # then it is still the context's id
-            self.dead = True
-            self.memory.mend()
-            raise self.store.fault(error)
+            raise self.died(error)
         return result - DONE
+
+    def died(self, error: Any) -> GuestFault:
+        """What ended a call before its end, and this VM with it."""
+        self.dead = True
+        self.memory.mend()
+        return self.store.fault(error)
 
     def expose(self, buffer: int, address: int, size: int) -> None:
         """Let the next call with BUFFERS_SET read `size` bytes at `address` as `buffer`, and no other buffer."""

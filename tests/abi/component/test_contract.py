@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Service
+from tests.integration.gateway import Gateway, filter_of
 from tests.server.fakes import Client, Endpoint, replies
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -44,7 +45,7 @@ class Stage:
 
     @property
     def plugin(self) -> Any:
-        return self.gateway.gateway.chains.plugins[0]
+        return self.gateway.gateway.generation.chains.plugins[0]
 
     def failures(self, reason: str) -> int:
         family = self.gateway.telemetry.instruments.filter_failures
@@ -110,6 +111,13 @@ async def test_a_reply_from_a_body_callback(stage: Open) -> None:
     await here.client.send(b"POST / HTTP/1.1\r\nhost: a\r\nx-do: body-reply\r\ncontent-length: 6\r\n\r\nabc")
     # The gateway does not wait for the rest of the body, and closes.
     assert (await here.client.head()).startswith(b"HTTP/1.1 409")
+
+
+async def test_a_reply_instead_of_the_upstream_s(stage: Open) -> None:
+    here = await stage()
+    head, body = await here.ask("response-reply")
+    assert (head[9:12], body) == (b"409", b"instead")
+    assert len(here.server.heads) == 1
 
 
 @pytest.mark.parametrize("pieces", [[b"one two"], [b"one", b" ", b"two"], [b"o", b"n", b"e t", b"wo"], []])
@@ -186,6 +194,39 @@ async def test_a_pause_has_an_end(stage: Open, policy: str) -> None:
     head, _ = await here.ask("pause")
     assert head.startswith(b"HTTP/1.1 503" if policy == "closed" else b"HTTP/1.1 200")
     assert here.failures("pause") == 1
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+async def test_a_response_that_is_held_has_an_end_too(stage: Open, policy: str) -> None:
+    here = await stage(on_failure=policy, limits={"pause": 0.1})
+    head, _ = await here.ask("response-pause")
+    assert head.startswith(b"HTTP/1.1 503" if policy == "closed" else b"HTTP/1.1 200")
+    assert here.failures("pause") == 1
+
+
+async def test_fuel_and_time_of_calls_are_counted(stage: Open) -> None:
+    """In the histograms as in the counters: each of the calls of a request, one that failed too."""
+    here = await stage()
+    await here.ask("nothing")
+    await here.gateway.finished()
+    here.plugin.refresh()
+    histogram = here.plugin.instruments.call_fuel
+    calls = sum(histogram.counts)
+    assert calls == sum(here.plugin.fuel_counts) > 2
+    assert 0 < histogram.sum == here.plugin.fuel_used.value < calls * 100_000
+    await here.ask("loop")
+    here.plugin.refresh()
+    bounds = [*histogram.bounds, float("inf")]
+    assert here.plugin.instruments.failures("fuel").value == 1
+    assert sum(n for n, bound in zip(histogram.counts, bounds, strict=True) if bound > 5_000_000) == 1, (
+        "the loop took all of it"
+    )
+
+
+async def test_lines_over_the_limit_are_dropped(stage: Open) -> None:
+    here = await stage(limits={"log_lines": 10})
+    await here.ask("chatty")
+    assert here.plugin.instruments.log_lines_dropped.value == 40
 
 
 async def test_a_body_that_is_too_large_to_hold(stage: Open) -> None:
@@ -290,11 +331,22 @@ async def test_properties(stage: Open) -> None:
     assert b"x-path: /p?q=1\r\n" in here.last
 
 
+async def test_shared_data_has_a_limit(guest: Callable[[str, str], Path], kind: str, service: Service) -> None:
+    """A third value of a kilobyte is more than 3 KiB, with what the keys count."""
+    filters = [filter_of(guest("contract", kind), "f", limits={"shared_data": "3KiB"})]
+    async with Gateway(filters, {"service": service.port}) as gateway:
+        assert (await gateway.get("/", x_do="fill"))[0] == 200
+        assert service.requests[-1].headers["x-filled"] == "2"
+        for count in ("1", "2"):
+            assert (await gateway.get("/", x_do="count"))[0] == 200
+            assert service.requests[-1].headers["x-count"] == count
+
+
 async def test_metrics(stage: Open) -> None:
     here = await stage()
     for _ in range(2):
         await here.ask("metric")
-    here.gateway.gateway.chains.refresh()
+    here.gateway.gateway.generation.chains.refresh()
     assert here.gateway.telemetry.instruments.guest_counter("penstock_guest_contract_total").child(("f",)).value == 6
 
 

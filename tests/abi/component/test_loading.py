@@ -12,7 +12,7 @@ from wasmtime.component import Component
 from proxy.abi.component import world, worlds
 from proxy.abi.component.instance import Instance
 from proxy.abi.component.types import Function, List, Plain, Tuple, differences
-from proxy.abi.component.worlds import World
+from proxy.abi.component.worlds import Export, World
 from proxy.abi.component.wrap import WrapError, wrap
 from proxy.abi.proxy_wasm import load
 from proxy.chain.chains import FilterStartError
@@ -177,7 +177,7 @@ async def test_a_worker_that_starts_again_serves_without_a_filter_that_does_not_
 
     monkeypatch.setattr(Instance, "call", fails_at_first)
     gateway = await start(bench, endpoint, path)
-    plugin = gateway.gateway.chains.plugins[0]
+    plugin = gateway.gateway.generation.chains.plugins[0]
     assert (await gateway.ask(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"))[0][9:12] == b"503"
     assert plugin.state()["state"] == "failed"
     async with asyncio.timeout(5):
@@ -207,6 +207,12 @@ def test_through_the_compilers_child_and_its_cache(tmp_path: Path, monkeypatch: 
     again = prepare(tmp_path, component())
     assert first.filters[0].code == again.filters[0].code
     assert entries == {entry.name for entry in (tmp_path / "cache").iterdir()}
+    for path in (tmp_path / "cache").iterdir():
+        if path.is_file() and path.stat().st_size > 10_000:  # code; what else there is is the key
+            damaged = bytearray(path.read_bytes())
+            damaged[-100] ^= 1
+            path.write_bytes(damaged)
+    assert prepare(tmp_path, component()).filters[0].code == again.filters[0].code, "code that somebody changed is not run"
     loader = load.Loader(again)
     try:
         assert loader.engine.load_component(again.filters[0].code)
@@ -268,9 +274,45 @@ async def test_two_worlds_are_served_side_by_side(
     filters = [{"name": path.stem, "wasm": str(path)} for path in paths]
     gateway = await bench(await endpoint(replies(HELLO)), filters=filters)
     assert (await gateway.ask(GET))[0][9:12] == b"200"
-    plugins = gateway.gateway.chains.plugins
+    plugins = gateway.gateway.generation.chains.plugins
     assert [plugin.calls["on-request-headers"].value for plugin in plugins] == [1, 1]
+    assert [plugin.state()["state"] for plugin in plugins] == ["ready", "ready"]
     old = {world.interface("random"): {"get-u32": Function((), Plain("u32"))}}
     paths[0].write_bytes(component(more=use.replace(NEXT, "0.1.0"), imports=old))
     with pytest.raises(FilterStartError, match="get-u32 does not exist"):
         await bench(await endpoint(replies(HELLO)), filters=filters)
+
+
+async def test_a_world_with_other_callbacks(
+    bench: Any, endpoint: Any, tmp_path: Path, compiled_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2 has its callbacks otherwise: one has another name and an argument more, another a smaller result. The chain calls
+    both filters in the same way, and 0.1's is not touched by it."""
+    exports = at_next(world.EXPORTS)
+    (filter_,) = exports
+    del exports[filter_]["on-log"]
+    exports[filter_]["on-end"] = Function((("id", Plain("u64")), ("status", Plain("u16"))))
+    exports[filter_]["on-request-headers"] = Function(world.HEAD.params, Plain("bool"))
+    changes = {
+        "on-log": Export("on-end", lambda host, given: (*given, host.stream.stream.info.status), lambda none: none),
+        "on-request-headers": Export(
+            "on-request-headers", lambda host, given: given,
+            lambda passes: ([], (world.CONTINUES, None) if passes else (world.RESPONDS, (418, [], None, b"brewing"))),
+        ),
+    }  # fmt: skip
+    monkeypatch.setattr(worlds, "WORLDS", [*worlds.WORLDS, World(NEXT, at_next(world.IMPORTS), exports, changes=changes)])
+    expected = "(if (i32.ne (local.get 1) (i32.const 418)) (then unreachable))"
+    new = component({"on-request-headers": "(i32.const 0)", "on-end": expected}, wants=1 | 64, imports=at_next(world.IMPORTS),
+                    exports=exports)  # fmt: skip
+    filters = []
+    for name, data in (("old", component(wants=1 | 64)), ("new", new)):
+        path = tmp_path / f"{name}.wasm"
+        path.write_bytes(data)
+        filters.append({"name": name, "wasm": str(path)})
+    gateway = await bench(await endpoint(replies(HELLO)), filters=filters)
+    assert (await gateway.ask(GET))[0][9:12] == b"418"
+    await gateway.finished()
+    plugins = gateway.gateway.generation.chains.plugins
+    assert [plugin.calls["on-log"].value for plugin in plugins] == [1, 1]
+    assert [plugin.state()["state"] for plugin in plugins] == ["ready", "ready"]
+    assert [plugin.instruments.failures("trap").value for plugin in plugins] == [0, 0]

@@ -41,7 +41,7 @@ async def test_a_fault_of_one_kind_leaves_the_other_alone(bench: Any, endpoint: 
     server = await endpoint(replies(HELLO))
     gateway = await bench(server, filters=[filter_("a", "component", on_failure="open"), filter_("b", "proxy_wasm")])
     client = await gateway.client()
-    routes = gateway.gateway.chains
+    routes = gateway.gateway.generation.chains
     await client.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-do: nothing\r\n\r\n")
     await client.response()
     first = routes.plugins[0].instance
@@ -57,7 +57,7 @@ async def test_an_instance_for_each_request(bench: Any, endpoint: Any, filter_: 
     server = await endpoint(replies(HELLO))
     gateway = await bench(server, filters=[filter_("f", "component", isolation="request")])
     client = await gateway.client()
-    plugin = gateway.gateway.chains.plugins[0]
+    plugin = gateway.gateway.generation.chains.plugins[0]
     made: list[Any] = []
     build = plugin.slot.build
     plugin.slot.build = lambda root: made.append(build(root)) or made[-1]

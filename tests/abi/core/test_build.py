@@ -1,5 +1,3 @@
-import importlib.util
-import os
 import shutil
 import struct
 
@@ -8,9 +6,9 @@ import pytest
 from proxy.abi.core import build
 from proxy.abi.memory import CORE_FUNCTIONS, PAGES
 from proxy.wasm.module import read
+from tests import requires
 
-if importlib.util.find_spec("ziglang") is None and os.environ.get("CI") != "true":
-    pytest.skip("ziglang is not installed: pip install -e .[build]", allow_module_level=True)
+requires.zig()
 
 
 def test_core_wasm_is_what_its_sources_give():

@@ -371,3 +371,34 @@ def test_the_core_s_own_functions_cannot_be_imported(load_filters):
     for name in ("enter", "load_request", "layout", "room", "mend", "map_set_pairs", "memory", "wasi_fd_write"):
         with pytest.raises(LoadError, match="no proxy-wasm host offers"):
             load_filters(f'(module (import "env" "{name}" (func)) {PRELUDE})')
+
+
+WAITS = f"""(module
+  (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+  (import "env" "proxy_get_metric" (func $read (param i32 i32) (result i32)))
+  {PRELUDE}
+  (data (i32.const 64) "starts")
+  (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    (drop (call $define (i32.const 0) (i32.const 64) (i32.const 6) (i32.const 128)))
+    (drop (call $read (i32.load (i32.const 128)) (i32.const 136)))
+    (if (i32.load (i32.const 136)) (then (loop $l (br $l))))
+    (drop (call $increment (i32.load (i32.const 128)) (i64.const 1)))
+    (i32.const 1))
+  (func (export "{HEADERS}") (param i32 i32 i32) (result i32) unreachable))"""
+
+
+def test_a_vm_that_is_built_anew_gets_what_its_first_start_needed(load_filters):
+    """It holds up a worker that serves: a filter that lies in wait does not get the fuel of a first start."""
+    worker = load_filters(WAITS).start()
+    place = worker.slots[0]
+    assert 0 < place.start_fuel < 100_000
+    assert place.fuel_for_start(500_000_000) == 5_000_000
+    assert place.fuel_for_start(1_000_000) == 1_000_000
+    worker.open().call(HEADERS)
+    place.rebuild_at = 0.0
+    place.revive()
+    assert place.vm is None
+    assert place.last_fault.startswith("start: start: proxy_on_configure: fuel")
+    place.start_fuel = 20_000_000
+    assert place.fuel_for_start(500_000_000) == 80_000_000

@@ -39,6 +39,15 @@ static headers_result count(void) {
   return edited(ADD, S("x-count"), S("failed"));
 }
 
+// Values of a kilobyte under new keys until one is refused: how many there were.
+static headers_result fill(void) {
+  char *value = room(1024), *digit = room(1);
+  memset(value, 'v', 1024);
+  for (*digit = '0'; *digit < '9'; ++*digit)
+    if (kv_set((string){digit, 1}, (data){TEXT, {value, 1024}}, 0).failed) break;
+  return edited(ADD, S("x-filled"), (string){digit, 1});
+}
+
 static headers_result call(headers head) {
   field *asked = room(3 * sizeof *asked);
   asked[0] = (field){S(":method"), S("GET")};
@@ -70,6 +79,8 @@ headers_result on_request_headers(uint64_t stream, headers head, bool end) {
   if (does(stream, "pause")) return (headers_result){.action = {PAUSE}};
   if (does(stream, "call")) return call(head);
   if (does(stream, "count")) return count();
+  if (does(stream, "fill")) return fill();
+  if (does(stream, "chatty")) for (int i = 0; i < 50; i++) log_line(LEVEL_WARN, S("again"));
   if (does(stream, "bad-header")) return edited(ADD, S("x-bad"), S("a\r\nb"));
   if (does(stream, "many")) {
     header_edit *edits_ = room(600 * sizeof *edits_);
@@ -113,6 +124,9 @@ held_result on_request_trailers(uint64_t stream, headers trailers, maybe_data he
 }
 
 headers_result on_response_headers(uint64_t stream, headers head, bool end) {
+  if (does(stream, "response-pause")) return (headers_result){.action = {PAUSE}};
+  if (does(stream, "response-reply") && equal(header(head, S(":status")), S("200")))
+    return (headers_result){.action = {RESPOND, {409, {0}, {true, {TEXT, S("instead")}}, {0}}}};
   if (does(stream, "response-trap")) __builtin_trap();
   if (does(stream, "stream") || does(stream, "buffer")) return edited(REMOVE, S("content-length"), (string){0});
   return edited(ADD, S("x-seen"), header(head, S(":status")));

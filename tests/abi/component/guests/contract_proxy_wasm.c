@@ -43,6 +43,15 @@ static void count(void) {
   add_header(REQUEST_HEADERS, "x-count", "failed");
 }
 
+// Values of a kilobyte under new keys until one is refused: how many there were.
+static void fill(void) {
+  char value[1024], digit;
+  memset(value, 'v', sizeof value);
+  for (digit = '0'; digit < '9'; digit++)
+    if (proxy_set_shared_data(&digit, 1, value, sizeof value, 0) != OK) break;
+  add_header(REQUEST_HEADERS, "x-filled", (char[]){digit, 0});
+}
+
 static int call(uint32_t context) {
   char *upstream = header(REQUEST_HEADERS, "x-call"), *path = header(REQUEST_HEADERS, "x-ask");
   pairs head;
@@ -76,6 +85,8 @@ EXPORT(proxy_on_request_headers) int on_request_headers(uint32_t context, uint32
   if (does(context, "pause")) return PAUSE;
   if (does(context, "call")) return call(context);
   if (does(context, "count")) return count(), CONTINUE;
+  if (does(context, "fill")) return fill(), CONTINUE;
+  if (does(context, "chatty")) for (int i = 0; i < 50; i++) proxy_log(3, "again", 5);
   if (does(context, "bad-header")) return add_header(REQUEST_HEADERS, "x-bad", "a\r\nb"), CONTINUE;
   if (does(context, "many")) {
     for (int i = 0; i < 600; i++) add_header(REQUEST_HEADERS, "x-many", "1");
@@ -138,9 +149,11 @@ EXPORT(proxy_on_request_trailers) int on_request_trailers(uint32_t context, uint
 
 EXPORT(proxy_on_response_headers) int on_response_headers(uint32_t context, uint32_t headers, int end) {
   if (does(context, "response-trap")) __builtin_trap();
+  if (does(context, "response-pause")) return PAUSE;
   if (does(context, "stream") || does(context, "buffer"))
     return proxy_remove_header_map_value(RESPONSE_HEADERS, "content-length", 14), CONTINUE;
   char *status = header(RESPONSE_HEADERS, ":status");
+  if (does(context, "response-reply") && !strcmp(status, "200")) return reply(409, "", "instead", "", 0), PAUSE;
   add_header(RESPONSE_HEADERS, "x-seen", status);
   free(status);
   return CONTINUE;

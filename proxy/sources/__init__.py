@@ -1,0 +1,1 @@
+"""Where filters' modules come from, who signed them, and what they ask for."""
