@@ -5,6 +5,7 @@
 const std = @import("std");
 const pw = @import("proxy_wasm");
 const config = @import("config");
+const body_of = @import("body");
 const Rule = @import("replacer.zig").Rule;
 
 pub const panic = pw.panic;
@@ -17,7 +18,7 @@ const most_rules = 16;
 const Root = struct {
     request: []const Rule,
     response: []const Rule,
-    types: []const []const u8,
+    types: body_of.Types,
     force_identity: bool,
 
     pub const read = readConfiguration;
@@ -52,7 +53,7 @@ export fn proxy_on_request_headers(context: u32, _: u32, end_of_stream: bool) pw
     const root = roots.of(context) orelse return .proceed;
     if (root.force_identity) pw.request_headers.set("accept-encoding", "identity");
     if (!end_of_stream and root.request.len > 0 and admits(root, pw.request_headers)) {
-        pw.request_headers.remove("content-length");
+        body_of.announceEdit(pw.request_headers);
         requests.put(context, .{ .rules = root.request });
     }
     return .proceed;
@@ -70,12 +71,9 @@ export fn proxy_on_request_trailers(context: u32, _: u32) pw.Action {
 export fn proxy_on_response_headers(context: u32, _: u32, end_of_stream: bool) pw.Action {
     const root = roots.of(context) orelse return .proceed;
     const headers = pw.response_headers;
-    if (root.response.len == 0 or isPartial() or !admits(root, headers)) return .proceed;
+    if (root.response.len == 0 or body_of.isPartial() or !admits(root, headers)) return .proceed;
     // What follows is true of HEAD as well: its headers are those that GET would have had.
-    headers.remove("content-length");
-    headers.remove("accept-ranges");
-    for ([_][]const u8{ "content-md5", "digest", "content-digest", "repr-digest" }) |name| headers.remove(name);
-    weakenEtag();
+    body_of.announceEdit(headers);
     if (!end_of_stream) responses.put(context, .{ .rules = root.response });
     return .proceed;
 }
@@ -102,45 +100,13 @@ export fn proxy_on_delete(context: u32) void {
 fn admits(root: *const Root, headers: pw.HeaderMap) bool {
     const content_type = headers.get("content-type") orelse return false;
     defer pw.free(content_type);
-    if (!hasType(root.types, content_type)) return false;
+    if (!root.types.has(content_type)) return false;
 
     if (headers.get("trailer")) |trailer| {
         pw.free(trailer);
         return false;
     }
-    const encoding = headers.get("content-encoding") orelse return true;
-    defer pw.free(encoding);
-    return std.ascii.eqlIgnoreCase(std.mem.trim(u8, encoding, " \t"), "identity");
-}
-
-fn hasType(types: []const []const u8, content_type: []const u8) bool {
-    const end = std.mem.findScalar(u8, content_type, ';') orelse content_type.len;
-    const media_type = std.mem.trim(u8, content_type[0..end], " \t");
-    for (types) |pattern| {
-        if (std.mem.endsWith(u8, pattern, "/*")) {
-            if (std.ascii.startsWithIgnoreCase(media_type, pattern[0 .. pattern.len - 1])) return true;
-        } else if (std.ascii.eqlIgnoreCase(media_type, pattern)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/// A part of a representation has its place in it by byte numbers (RFC 9110 section 14), so it stays as it is.
-fn isPartial() bool {
-    const range = pw.response_headers.get("content-range") orelse return false;
-    pw.free(range);
-    return true;
-}
-
-/// The edited body is not byte for byte what the strong validator stands for (RFC 9110 section 8.8.1).
-fn weakenEtag() void {
-    const etag = pw.response_headers.get("etag") orelse return;
-    defer pw.free(etag);
-    if (std.mem.startsWith(u8, etag, "W/")) return;
-    const weak = std.mem.concat(pw.allocator, u8, &.{ "W/", etag }) catch pw.outOfMemory();
-    defer pw.allocator.free(weak);
-    pw.response_headers.set("etag", weak);
+    return !body_of.isEncoded(headers);
 }
 
 // ---- editing ----
@@ -187,7 +153,7 @@ fn readConfiguration(reader: config.Reader) config.Error!Root {
     root.request = try readRules(reader, settings, "request");
     root.response = try readRules(reader, settings, "response");
     if (root.request.len + root.response.len == 0) return reader.refuse("neither request nor response has a rule", .{});
-    root.types = if (settings.get("types")) |value| try readTypes(reader, value) else &.{"text/html"};
+    root.types = if (settings.get("types")) |value| try body_of.Types.read(reader, value) else .{ .patterns = &.{"text/html"} };
     root.force_identity = if (settings.get("force_identity")) |value| try reader.asBool(value, "force_identity") else false;
     return root;
 }
@@ -214,17 +180,4 @@ fn readRules(reader: config.Reader, settings: std.json.ObjectMap, comptime side:
 fn text(reader: config.Reader, fields: std.json.ObjectMap, comptime side: []const u8, comptime key: []const u8) config.Error![]const u8 {
     const path = side ++ "[]." ++ key;
     return reader.asString(fields.get(key) orelse return reader.refuse(path ++ ": is missing", .{}), path);
-}
-
-fn readTypes(reader: config.Reader, value: config.Value) config.Error![]const []const u8 {
-    const items = try reader.asList(value, "types");
-    if (items.len == 0) return reader.refuse("types: is empty, no body would be edited", .{});
-    const types = try reader.arena.alloc([]const u8, items.len);
-    for (types, items) |*media_type, item| {
-        media_type.* = try reader.asString(item, "types[]");
-        const slash = std.mem.findScalar(u8, media_type.*, '/') orelse 0;
-        if (slash == 0 or slash + 1 == media_type.len or std.mem.findAny(u8, media_type.*, "; ") != null)
-            return reader.refuse("types[]: '{s}' is not a media type such as text/html or text/*", .{media_type.*});
-    }
-    return types;
 }

@@ -11,20 +11,17 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OPTIONS = [
-    "-target", "wasm32-freestanding", "-mcpu=generic+bulk_memory", "-O2", "-nostdlib", "-fno-builtin", "-Wall",
-    "-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=65536",
-]  # fmt: skip
 
 
 def build(source: Path, output: Path) -> None:
     """Raises CalledProcessError with what the compiler says."""
     sys.path.insert(0, str(HERE.parents[1]))
     from proxy.abi.component.wrap import wrap
+    from proxy.kit.project import COMPONENT_C
 
     with tempfile.TemporaryDirectory() as folder:
         core = Path(folder) / "core.wasm"
-        command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, f"-I{HERE}", "-o", core, source, HERE / "penstock.c"]
+        command = [sys.executable, "-m", "ziglang", "cc", *COMPONENT_C, f"-I{HERE}", "-o", core, source, HERE / "penstock.c"]
         subprocess.run(command, check=True, capture_output=True, text=True)
         output.write_bytes(wrap(core.read_bytes()))
 

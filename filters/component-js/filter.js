@@ -20,11 +20,14 @@ export const httpFilter = {
   },
 
   configure(text) {
-    if (!config("token")) throw "the config has no token";
+    const token = config("token");
+    if (!token) throw "the config has no token";
+    wanted = `Bearer ${token}`;
+    client = config("client") ?? client;
   },
 
   onRequestHeaders(stream, headers, endOfStream) {
-    if (header(headers, "authorization") !== `Bearer ${config("token")}`) {
+    if (header(headers, "authorization") !== wanted) {
       log("info", `refused ${header(headers, ":path")}`);
       const body = { tag: "text", val: "no valid token" };
       const answer = { status: 401, headers: [["www-authenticate", "Bearer"]], body, details: "no_token" };
@@ -32,7 +35,7 @@ export const httpFilter = {
     }
     const edits = [
       { tag: "remove", val: "authorization" },
-      { tag: "set", val: ["x-client", config("client") ?? "unknown"] },
+      { tag: "set", val: ["x-client", client] },
     ];
     return { edits, action: unchanged };
   },
@@ -50,8 +53,9 @@ export const httpFilter = {
     json.delete(stream);
     if (chunk.tag !== "text") return { action: unchanged };
     try {
-      const found = { ...JSON.parse(chunk.val), checked: true };
-      return { replace: { tag: "text", val: JSON.stringify(found) }, action: unchanged };
+      const found = JSON.parse(chunk.val);
+      if (found?.constructor !== Object) return { action: unchanged };
+      return { replace: { tag: "text", val: JSON.stringify({ ...found, checked: true }) }, action: unchanged };
     } catch {
       return { action: unchanged };
     }
@@ -63,6 +67,10 @@ export const httpFilter = {
   onHttpResponse: () => ({ edits: [], action: unchanged }),
   onLog() {},
 };
+
+// An instance has one configuration for life.
+let wanted;
+let client = "unknown";
 
 // Streams whose answer is JSON: instances serve many at once.
 const json = new Set();

@@ -26,6 +26,10 @@ from wit_world.imports.types import (
 Headers = list[tuple[str, str]]
 UNCHANGED = Action_Continue()
 
+wanted = ""
+client = "unknown"
+"""An instance has one configuration for life."""
+
 answering_json: set[int] = set()
 """Streams whose answer is JSON: instances serve many at once."""
 
@@ -44,15 +48,18 @@ class HttpFilter(exports.HttpFilter):
         return FilterInfo("token-check", "1.0.0", wants)
 
     def configure(self, text: str) -> None:
-        if not config.get("token"):
+        global wanted, client
+        token = config.get("token")
+        if not token:
             raise Err("the config has no token")
+        wanted = f"Bearer {token}"
+        client = config.get("client") or client
 
     def on_request_headers(self, id: int, headers: Headers, end_of_stream: bool) -> HeadersResult:
-        if header(headers, "authorization") != f"Bearer {config.get('token')}":
+        if header(headers, "authorization") != wanted:
             logging.log(logging.Level.INFO, f"refused {header(headers, ':path')}")
             answer = LocalResponse(401, [("www-authenticate", "Bearer")], Data_Text("no valid token"), "no_token")
             return HeadersResult([], Action_Respond(answer))
-        client = config.get("client") or "unknown"
         return HeadersResult([HeaderEdit_Remove("authorization"), HeaderEdit_Set(("x-client", client))], UNCHANGED)
 
     def on_response_headers(self, id: int, headers: Headers, end_of_stream: bool) -> HeadersResult:
@@ -70,6 +77,8 @@ class HttpFilter(exports.HttpFilter):
         try:
             found = json.loads(chunk.value)
         except ValueError:
+            return BodyResult(None, UNCHANGED)
+        if not isinstance(found, dict):
             return BodyResult(None, UNCHANGED)
         return BodyResult(Data_Text(json.dumps({**found, "checked": True}, separators=(",", ":"))), UNCHANGED)
 

@@ -18,6 +18,7 @@ import {
   responseHeaders,
   text,
 } from "../as/proxy_wasm";
+import { FRAMING, isToken, lower } from "../as/fields";
 import { Kind, Value, find, parse, parseError } from "../as/json";
 
 export { proxy_abi_version_0_2_1, proxy_on_memory_allocate } from "../as/proxy_wasm";
@@ -404,19 +405,6 @@ function indexOrPush(names: ArrayBuffer[], name: ArrayBuffer): i32 {
   return names.push(name) - 1;
 }
 
-// Fields that say where a message ends or that belong to one connection: they are the gateway's, and a wrong one
-// makes two hosts disagree about where the next message starts.
-const FRAMING = [
-  "connection",
-  "content-length",
-  "keep-alive",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-];
-
 /** A name to write to, in lower case. */
 function readTarget(source: ArrayBuffer, path: string, request: bool, pseudo: bool): ArrayBuffer {
   const name = text(lower(source));
@@ -437,29 +425,6 @@ function readName(source: ArrayBuffer, path: string): ArrayBuffer {
   const name = lower(source);
   if (!isToken(name, false)) refuse(path + ": '" + text(source) + "' is not the name of a header");
   return name;
-}
-
-/** RFC 9110 section 5.6.2; with `pseudo`, a colon may stand in front. */
-function isToken(name: ArrayBuffer, pseudo: bool): bool {
-  const view = Uint8Array.wrap(name);
-  let position = pseudo && view.length > 0 && view[0] == 0x3a ? 1 : 0;
-  if (position == view.length) return false;
-  for (; position < view.length; position++) {
-    const byte = view[position];
-    const letter = (byte | 0x20) >= 0x61 && (byte | 0x20) <= 0x7a;
-    const digit = byte >= 0x30 && byte <= 0x39;
-    if (!letter && !digit && !"!#$%&'*+-.^_`|~".includes(String.fromCharCode(byte))) return false;
-  }
-  return true;
-}
-
-/** ASCII letters in lower case; the rest as it is. */
-function lower(source: ArrayBuffer): ArrayBuffer {
-  const view = Uint8Array.wrap(source.slice(0));
-  for (let index = 0; index < view.length; index++) {
-    if (view[index] >= 0x41 && view[index] <= 0x5a) view[index] |= 0x20;
-  }
-  return view.buffer;
 }
 
 function isObject(value: Value, path: string): bool {

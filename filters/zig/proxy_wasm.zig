@@ -55,6 +55,8 @@ const host = struct {
     extern "env" fn proxy_get_current_time_nanoseconds(time: *u64) Status;
     extern "env" fn proxy_get_shared_data(key: [*]const u8, key_length: usize, value: *?[*]u8, length: *usize, cas: *u32) Status;
     extern "env" fn proxy_set_shared_data(key: [*]const u8, key_length: usize, value: [*]const u8, length: usize, cas: u32) Status;
+    extern "env" fn proxy_define_metric(kind: u32, name: [*]const u8, length: usize, id: *u32) Status;
+    extern "env" fn proxy_increment_metric(id: u32, offset: i64) Status;
     extern "env" fn proxy_http_call(
         upstream: [*]const u8,
         upstream_length: usize,
@@ -284,6 +286,24 @@ pub fn now() u64 {
     _ = host.proxy_get_current_time_nanoseconds(&time);
     return time;
 }
+
+/// A number that only grows, shown by the host with its other metrics.
+pub const Counter = struct {
+    id: ?u32 = null,
+
+    /// The counter of that name, made if it is not there. If the host has no room for it, it counts nothing.
+    pub fn define(name: []const u8) Counter {
+        var id: u32 = 0;
+        const kind = 0;
+        return .{ .id = if (host.proxy_define_metric(kind, name.ptr, name.len, &id) == .ok) id else null };
+    }
+
+    pub fn add(counter: Counter, count: u32) void {
+        if (count > 0) if (counter.id) |id| {
+            _ = host.proxy_increment_metric(id, count);
+        };
+    }
+};
 
 /// Values that all VMs with the same `vm_id` share, in all workers.
 pub const shared_data = struct {

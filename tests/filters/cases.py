@@ -1,10 +1,12 @@
-"""The cases of the filters in filters/; proxy/kit/cases.py describes their form and reads it."""
+"""The cases of the filters in filters/; proxy/kit/case_file.py describes their form and reads it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.kit.cases import Case, CaseError, Cases, Fields, Refusal, Sent, Wanted, as_json, read
+from proxy.kit.case_file import as_json, read
+from proxy.kit.cases import Case, CaseError, Cases, Fields, Refusal, Sent
+from proxy.kit.expected import Wanted
 
 __all__ = ["FILTERS", "Case", "CaseError", "Cases", "Fields", "Refusal", "Sent", "Wanted", "as_json", "filter_names", "load"]
 

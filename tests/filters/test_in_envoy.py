@@ -1,4 +1,4 @@
-"""Every case of filters/*/cases.yaml in the real Envoy.
+"""Every case of filters/*/cases.yaml in the real Envoy, but for those that only the kit can run.
 
 One Envoy per filter has a listener for each configuration, and all of them share one VM, so that the filter also shows
 that it keeps its root contexts apart. What must be refused comes by the listener discovery file, where Envoy reports
@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.envoy import Envoy, EnvoyFilter, require_envoy
+from tests import requires
+from tests.conformance.envoy import Envoy, EnvoyFilter
 from tests.filters import cases
 from tests.filters.exchange import Services, exchange
 
@@ -82,7 +83,8 @@ class Outcome:
 async def run_cases(tested: cases.Cases) -> Outcome:
     """All cases one after the other on one Envoy, then the log."""
     listeners: dict[bytes, str] = {}
-    for case in tested.cases:
+    portable = [case for case in tested.cases if case.portable]
+    for case in portable:
         listeners.setdefault(case.configuration, f"accepted-{len(listeners)}")
     refused = {f"refused-{index}": one for index, one in enumerate(tested.refusals)}
     problems: dict[str, list[str]] = {}
@@ -95,7 +97,7 @@ async def run_cases(tested: cases.Cases) -> Outcome:
         )
         async with envoy:
             ports = envoy.ports()
-            for case in tested.cases:
+            for case in portable:
                 problems[case.name] = await exchange(case, ports[listeners[case.configuration]], services)
             logs = refusal_logs(envoy)
     return Outcome(problems, {one.name: logs.get(name) for name, one in refused.items()})
@@ -117,7 +119,7 @@ def refusal_logs(envoy: Envoy) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
     """Outcomes by filter; each filter's cases run when they are first asked for."""
-    require_envoy()
+    requires.envoy()
     return {}
 
 
@@ -127,7 +129,7 @@ def outcome(outcomes: dict[str, Outcome], name: str) -> Outcome:
     return outcomes[name]
 
 
-CASES = [(name, one.name) for name in cases.filter_names() for one in cases.load(name).cases]
+CASES = [(name, one.name) for name in cases.filter_names() for one in cases.load(name).cases if one.portable]
 REFUSALS = [(name, one) for name in cases.filter_names() for one in cases.load(name).refusals]
 
 

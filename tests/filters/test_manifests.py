@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from tests.filters import cases
 
 NAMES = cases.filter_names()
-KEYS = {"name", "version", "description", "abi", "language", "grants", "defaults", "config_schema"}
+KEYS = {"name", "version", "description", "abi", "language", "penstock", "grants", "defaults", "config_schema"}
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def manifest(name: str) -> dict[str, Any]:
     return data
 
 
+@functools.cache
 def module(name: str) -> wasmtime.Module:
     return wasmtime.Module.from_file(wasmtime.Engine(), str(cases.load(name).wasm))
 
@@ -33,18 +35,22 @@ def test_there_are_filters() -> None:
 def test_form(name: str) -> None:
     """Every key is there, and the name is the folder's."""
     data = manifest(name)
-    assert set(data) == KEYS
+    assert set(data) - {"linked"} == KEYS
     assert data["name"] == name
     assert set(data["grants"]) == {"host_functions", "allowed_hosts", "env"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_grants_are_the_imports(name: str) -> None:
-    """The host functions granted, with a reason each, are those that the module imports: none less, none more."""
+    """The host functions granted, with a reason each, are those that the module imports, none less, none more; but for what
+    an SDK brings along."""
     granted = manifest(name)["grants"]["host_functions"]
     assert all(grant["reason"] for grant in granted)
     imports = [(one.module, one.name) for one in module(name).imports]
-    assert sorted(imports) == sorted(("env", grant["name"]) for grant in granted)
+    assert {module for module, _ in imports} <= {"env", "wasi_snapshot_preview1"}
+    assert sorted({function for _, function in imports}) == sorted(
+        [grant["name"] for grant in granted] + manifest(name).get("linked", [])
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,7 +61,7 @@ def test_abi_and_memory(name: str) -> None:
     assert marker in exports
     memory = exports["memory"]
     assert isinstance(memory, wasmtime.MemoryType)
-    assert memory.limits.min <= 16  # pages of 64 KiB
+    assert memory.limits.min <= {"Go": 48, "Rust": 17}.get(manifest(name)["language"], 16)  # pages of 64 KiB
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,3 +78,11 @@ def test_sum(name: str) -> None:
     """SHA256SUMS has the module that is there."""
     digest = hashlib.sha256(cases.load(name).wasm.read_bytes()).hexdigest()
     assert f"{digest}  {name}/{name}.wasm" in (cases.FILTERS / "SHA256SUMS").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_table_in_the_docs(name: str) -> None:
+    """docs/filters.md has the filter, its language and its size (filters/figures.py writes the table)."""
+    size = cases.load(name).wasm.stat().st_size / 1000
+    row = f"| [{name}](../filters/{name}/README.md) | {manifest(name)['language']} | {size:,.0f} |"
+    assert row in (cases.FILTERS.parent / "docs" / "filters.md").read_text()

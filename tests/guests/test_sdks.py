@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.conformance.envoy import Envoy, EnvoyFilter, require_envoy
+from tests import requires
+from tests.conformance.envoy import Envoy, EnvoyFilter
 from tests.guests import build
-from tests.guests.toolchains import MissingError
 from tests.integration.gateway import Gateway, filter_of
 
 CONFIGURATION = "the guest"
@@ -91,7 +90,7 @@ async def running(side: str, wasm: Path) -> AsyncIterator[Side]:
     """The guest under defaults, with the one grant that it needs."""
     async with echo() as port:
         if side == "envoy":
-            require_envoy()
+            requires.envoy()
             filters = [EnvoyFilter(wasm, CONFIGURATION.encode(), "guest", root_id="guest")]
             async with Envoy(filters, {"service": port}) as envoy:
                 yield EnvoySide(envoy)
@@ -104,12 +103,8 @@ async def running(side: str, wasm: Path) -> AsyncIterator[Side]:
 
 
 def filter_on(sdk: str) -> Path:
-    try:
+    with requires.toolchain():
         return build.SDK_FILTERS[sdk]()
-    except MissingError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 async def pieces() -> AsyncIterator[bytes]:

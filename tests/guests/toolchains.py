@@ -30,8 +30,16 @@ CRATES = (
     ("hashbrown", "0.14.5", "2021", ("ahash", "inline-more")),
     ("log", "0.4.28", "2021", ()),
     ("proxy-wasm", "0.2.2", "2018", ()),
+    ("itoa", "1.0.6", "2018", ()),
+    ("ryu", "1.0.13", "2018", ()),
+    ("serde", "1.0.163", "2015", ("std",)),
+    ("serde_json", "1.0.96", "2018", ("std",)),
 )
-"""What rust/Cargo.lock has for wasm32, in the order of their dependence: name, version, edition, features."""
+"""What rust/Cargo.lock has for wasm32, in the order of their dependence: name, version, edition, features. The last four are
+for the Rust filters in filters/."""
+
+RUST_CFG = ("--cfg=folded_multiply", "--cfg=limb_width_32")
+"""What build scripts of these crates would have set for wasm32."""
 
 
 class BuildError(Exception):
@@ -173,7 +181,7 @@ def fill_rust(folder: Path) -> None:
     for name, version, edition, features in CRATES:
         compile_rust(
             folder, name.replace("-", "_"), sources / f"{name}-{version}" / "src" / "lib.rs", edition,
-            ["--crate-type", "rlib", "--cap-lints", "allow", "--cfg", "folded_multiply", "--out-dir", folder / "libraries"],
+            ["--crate-type", "rlib", "--cap-lints", "allow", *RUST_CFG, "--out-dir", folder / "libraries"],
             features, CARGO_PKG_VERSION=version,
         )  # fmt: skip
 

@@ -1,0 +1,3 @@
+module tokencheck
+
+go 1.24
