@@ -2,21 +2,15 @@
 
 import json
 import os
-import selectors
-import subprocess
-import sys
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from functools import partial
 
+from proxy.children import Child, run_all
 from proxy.config.model import Sources
 from proxy.config.remote import Remote
 from proxy.sources.guard import FetchError
 from proxy.telemetry.logging import printable
-from proxy.wasm.compile import anonymous_file
 
 TOGETHER = 4
 GRACE = 5.0
@@ -58,88 +52,30 @@ class Fetched:
 
 def fetch_all(orders: Sequence[Order]) -> list[Fetched | FetchError]:
     """The outcomes in the order of the orders. Blocks until all are there; leaves no child and no thread behind."""
-    waiting = deque(enumerate(orders))
-    running: dict[int, Child] = {}
-    outcomes: dict[int, Fetched | FetchError] = {}
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or running:
-                while waiting and len(running) < TOGETHER:
-                    index, order = waiting.popleft()
-                    running[index] = child = Child(order)
-                    selector.register(child.report, selectors.EVENT_READ, index)
-                first = min(child.deadline for child in running.values())
-                for key, _ in selector.select(max(0.0, first - time.monotonic())):
-                    child = running[key.data]
-                    if child.read():
-                        continue
-                    selector.unregister(child.report)
-                    outcomes[key.data] = child.finish()
-                    del running[key.data]
-                for child in running.values():
-                    child.check_deadline()
-        finally:
-            for child in running.values():
-                child.abandon()
-    return [outcomes[index] for index in range(len(orders))]
+    return run_all([partial(Fetching, order) for order in orders], TOGETHER)
 
 
-class Child:
-    """One running fetcher. Its standard error is a pipe whose end tells that it has gone."""
+class Fetching(Child[Fetched | FetchError]):
+    """One running fetcher."""
 
     def __init__(self, order: Order) -> None:
-        self.deadline = time.monotonic() + order.seconds + GRACE
-        self.text = b""
-        self.output: IO[bytes] = anonymous_file()
-        with anonymous_file() as told:
-            told.write(order.to_json().encode())
-            told.seek(0)  # flushes, too
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "proxy.sources.fetcher"],
-                stdin=told, stdout=self.output, stderr=subprocess.PIPE, cwd="/", env=environment(),
-            )  # fmt: skip
-        assert self.process.stderr is not None
-        self.report: IO[bytes] = self.process.stderr
+        super().__init__("proxy.sources.fetcher", (), order.to_json().encode(), order.seconds + GRACE, environment())
 
-    def read(self) -> bool:
-        """Takes what the child reports; False at its end."""
-        data = os.read(self.report.fileno(), 65536)
-        self.text = (self.text + data)[-LONGEST_LINE:]
-        return bool(data)
-
-    def check_deadline(self) -> None:
-        if time.monotonic() >= self.deadline:
-            self.deadline = float("inf")
-            self.process.kill()
-
-    def abandon(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.report.close()
-        self.output.close()
-
-    def finish(self) -> Fetched | FetchError:
-        status = self.process.wait()
-        try:
-            if status < 0:
-                return FetchError("it took too long", "raise sources.timeout, or mend the source")
-            if status:
-                last = self.text.decode(errors="replace").strip().rpartition("\n")[2]
-                return FetchError(f"fetching failed: {printable(last[:200])}", "look at the source")
-            self.output.seek(0)
-            said = json.loads(self.output.readline(LONGEST_LINE))
-            if "problem" in said:
-                # There may be words of the source's in it.
-                return FetchError(printable(said["problem"]), printable(said["mend"]), said.get("lasting", False))
-            parts = {name: self.output.read(size) for name, size in said["sizes"].items()}
-            return Fetched(parts, frozenset(said["same"]), said["tag"])
-        finally:
-            self.report.close()
-            self.output.close()
+    def outcome(self, status: int) -> Fetched | FetchError:
+        if status < 0:
+            return FetchError("it took too long", "raise sources.timeout, or mend the source")
+        if status:
+            last = self.text.decode(errors="replace").strip().rpartition("\n")[2]
+            return FetchError(f"fetching failed: {printable(last[:200])}", "look at the source")
+        said = json.loads(self.output.readline(LONGEST_LINE))
+        if "problem" in said:
+            # There may be words of the source's in it.
+            return FetchError(printable(said["problem"]), printable(said["mend"]), said.get("lasting", False))
+        parts = {name: self.output.read(size) for name, size in said["sizes"].items()}
+        return Fetched(parts, frozenset(said["same"]), said["tag"])
 
 
 def environment() -> dict[str, str]:
-    """No secrets, no proxies, and no home with a file of logins in it: only where modules and the system's authorities are."""
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    """No secrets, no proxies, and no home with a file of logins in it: only where the system's authorities are."""
     kept = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
-    return {"PYTHONPATH": path, "HOME": "/nonexistent", "DOCKER_CONFIG": "/nonexistent", **kept}
+    return {"HOME": "/nonexistent", "DOCKER_CONFIG": "/nonexistent", **kept}

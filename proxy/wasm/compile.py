@@ -1,31 +1,22 @@
 """Compiles modules in child processes under limits: compiling is an attack surface that the engine does not defend.
 
 A module of 1 MB can cost minutes of CPU or gigabytes of memory, and neither counts as a defect of the engine. So each
-module gets its own process with a CPU and an address space limit; this process never compiles, and starts its children
-without running Python between fork and exec. Pipes are not used for the bytes, so nothing here can block on one.
+module gets its own process with a CPU and an address space limit; this process never compiles.
 """
 
 import os
-import selectors
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO
+from functools import partial
 
+from proxy.children import Child, run_all
 from proxy.config.units import format_duration, format_size
 from proxy.wasm import compiler
 
 WALL_FACTOR = 4  # times the CPU limit; only for a child that hangs without computing
 WALL_GRACE = 30.0  # seconds
-LONGEST_SELECT = 60.0  # seconds; the system call takes no longer ones than days
 LONGEST_REASON = 300  # characters
-LONGEST_REPORT = 64 << 10  # bytes kept of a child's standard error
 # What the engine's allocator, the system and the interpreter say; the last is a thread without room for its stack.
 OUT_OF_MEMORY_SIGNS = ("memory allocation of", "cannot allocate memory", "memoryerror", "threadpoolbuilderror")
 
@@ -64,80 +55,24 @@ def compile_all(requests: Sequence[Request]) -> list[bytes | CompileError]:
     done; on an exception (such as KeyboardInterrupt) no child is left behind."""
     cores = len(os.sched_getaffinity(0))
     together = min(cores, len(requests))
-    waiting = deque(enumerate(requests))
-    outcomes: dict[int, bytes | CompileError] = {}
-    running: dict[int, Child] = {}
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or running:
-                while waiting and len(running) < together:
-                    index, request = waiting.popleft()
-                    running[index] = child = Child(request, max(1, cores // together))
-                    selector.register(child.report, selectors.EVENT_READ, index)
-                remaining = min(child.deadline for child in running.values()) - time.monotonic()
-                for key, _ in selector.select(max(0.0, min(remaining, LONGEST_SELECT))):
-                    child = running[key.data]
-                    if child.read():
-                        continue
-                    selector.unregister(child.report)
-                    outcomes[key.data] = child.finish()
-                    del running[key.data]
-                for child in running.values():
-                    child.check_deadline()
-        finally:
-            for child in running.values():
-                child.abandon()
-    return [outcomes[index] for index in range(len(requests))]
+    return run_all([partial(Compiling, request, max(1, cores // together)) for request in requests], together)
 
 
-class Child:
-    """One running compiler. Its standard error is a pipe whose end tells that the child has gone."""
+class Compiling(Child[bytes | CompileError]):
+    """One running compiler."""
 
     def __init__(self, request: Request, threads: int) -> None:
         self.request = request
-        self.deadline = time.monotonic() + request.seconds * WALL_FACTOR + WALL_GRACE
-        self.timed_out = False
-        self.text = b""
-        self.output: IO[bytes] = anonymous_file()
-        with anonymous_file() as module:
-            module.write(request.wasm)
-            module.seek(0)  # flushes, too
-            command = [sys.executable, "-P", "-m", compiler.__name__]
-            command += [repr(request.seconds), str(request.memory), str(threads)]
-            self.process = subprocess.Popen(
-                command, stdin=module, stdout=self.output, stderr=subprocess.PIPE, cwd="/", env=environment(threads)
-            )
-        assert self.process.stderr is not None
-        self.report: IO[bytes] = self.process.stderr
+        super().__init__(
+            compiler.__name__,
+            [repr(request.seconds), str(request.memory), str(threads)],
+            request.wasm,
+            request.seconds * WALL_FACTOR + WALL_GRACE,
+            environment(threads),
+        )
 
-    def read(self) -> bool:
-        """Takes what the child reports; False at its end."""
-        data = os.read(self.report.fileno(), 65536)
-        self.text = (self.text + data)[-LONGEST_REPORT:]
-        return bool(data)
-
-    def check_deadline(self) -> None:
-        if not self.timed_out and time.monotonic() >= self.deadline:
-            self.timed_out = True
-            self.deadline = float("inf")
-            self.process.kill()
-
-    def abandon(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.report.close()
-        self.output.close()
-
-    def finish(self) -> bytes | CompileError:
-        status = self.process.wait()
-        try:
-            if status == 0:
-                self.output.seek(0)
-                return self.output.read()
-            return self.explain(status)
-        finally:
-            self.report.close()
-            self.output.close()
+    def outcome(self, status: int) -> bytes | CompileError:
+        return self.output.read() if status == 0 else self.explain(status)
 
     def explain(self, status: int) -> CompileError:
         """The error for a child that failed: `status` is an exit code, or minus a signal's number."""
@@ -182,14 +117,6 @@ def shorten(message: str) -> str:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """All that the child gets of the environment: where modules are found, and no secrets."""
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    """All that the child gets of the environment, beside where modules are found: no secrets."""
     # Each of the allocator's arenas reserves 64 MiB of the address space that is limited.
-    return {"PYTHONPATH": path, "RAYON_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "2"}
-
-
-def anonymous_file() -> IO[bytes]:
-    """A file without a name: in memory on Linux, else in the folder for temporary files."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("penstock", os.MFD_CLOEXEC), "w+b")
-    return tempfile.TemporaryFile()
+    return {"RAYON_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "2"}

@@ -112,7 +112,7 @@ def test_a_child_that_hangs_is_ended(monkeypatch):
 def test_an_interruption_leaves_no_child(monkeypatch):
     children = []
 
-    class Interrupted(compile_module_under_test.Child):
+    class Interrupted(compile_module_under_test.Compiling):
         def __init__(self, request: Request, threads: int) -> None:
             super().__init__(request, threads)
             children.append(self.process)
@@ -120,7 +120,7 @@ def test_an_interruption_leaves_no_child(monkeypatch):
         def read(self) -> bool:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(compile_module_under_test, "Child", Interrupted)
+    monkeypatch.setattr(compile_module_under_test, "Compiling", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         compile_all([Request(BLOCKS, 0.3)] * 3)
     assert children
@@ -129,7 +129,7 @@ def test_an_interruption_leaves_no_child(monkeypatch):
 
 def test_the_child_gets_no_secrets(monkeypatch):
     monkeypatch.setenv("ADA_HASH", "secret")
-    assert set(environment(1)) == {"PYTHONPATH", "RAYON_NUM_THREADS", "MALLOC_ARENA_MAX"}
+    assert set(environment(1)) == {"RAYON_NUM_THREADS", "MALLOC_ARENA_MAX"}
 
 
 @pytest.mark.parametrize(
