@@ -28,7 +28,8 @@ from benchmarks.machine import describe
 from benchmarks.peers import PEERS
 from benchmarks.report import Key, as_json, doubts, slope, slope_range, summarize, table
 from benchmarks.servers import Plugin, Server, ServerError, Setup, Upstream, build_upstream, compiler, fetch
-from tests.conformance.envoy import binary, version
+from proxy.kit.envoy import binary
+from tests.conformance.envoy import version
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from benchmarks.machine import tree
 from benchmarks.servers import ROOT, ServerError
+from proxy.kit.ending import end
 
 READY = re.compile(r"serving on http://127\.0\.0\.1:(\d+); admin on http://127\.0\.0\.1:(\d+)")
 USERS = {
@@ -71,12 +72,7 @@ class Gateway:
 
     def close(self) -> None:
         """SIGTERM, and SIGKILL if it does not end within its grace."""
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, 10.0)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.log.close()

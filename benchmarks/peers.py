@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import HERE, ProcessServer, ServerError, Setup, Started
+from proxy.kit.envoy import binary
 from tests.conformance import envoy
 from tests.conformance.envoy import Envoy, EnvoyError, EnvoyFilter
 
@@ -182,7 +183,7 @@ def find(program: str) -> str | None:
 
 
 def envoy_version() -> str | None:
-    found = envoy.binary()
+    found = binary()
     return envoy.version(found) if found else None
 
 

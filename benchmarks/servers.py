@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from proxy.kit.ending import end
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
@@ -176,12 +178,7 @@ class ProcessServer:
 
     def stop(self) -> None:
         """Ends it: SIGTERM, and SIGKILL if it does not heed it within 5 s."""
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, 5.0)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

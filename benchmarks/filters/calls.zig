@@ -6,9 +6,6 @@ const pw = @import("proxy_wasm");
 
 pub const panic = pw.panic;
 
-extern "env" fn proxy_get_property(path: [*]const u8, path_length: usize, value: *?[*]u8, length: *usize) u32;
-extern "env" fn proxy_get_header_map_pairs(map: u32, value: *?[*]u8, length: *usize) u32;
-extern "env" fn proxy_get_current_time_nanoseconds(time: *u64) u32;
 extern "env" fn proxy_increment_metric(metric: u32, offset: i64) u32;
 extern "env" fn proxy_define_metric(kind: u32, name: [*]const u8, length: usize, metric: *u32) u32;
 
@@ -40,16 +37,16 @@ export fn proxy_on_response_headers(_: u32, _: u32, _: bool) pw.Action {
 }
 
 fn one() void {
-    var data: ?[*]u8 = null;
-    var length: usize = 0;
-    var now: u64 = 0;
     switch (call) {
         .get => if (pw.request_headers.get("user-agent")) |value| pw.free(value),
         .set => pw.request_headers.set("x-probe-seen", "value"),
-        .pairs => if (proxy_get_header_map_pairs(0, &data, &length) != 0) @panic("pairs"),
-        .property => if (proxy_get_property(path, path.len, &data, &length) != 0) @panic("property"),
-        .time => if (proxy_get_current_time_nanoseconds(&now) != 0) @panic("time"),
+        .pairs => {
+            const fields = pw.request_headers.all();
+            defer fields.deinit();
+            if (fields.block.len == 0) @panic("pairs");
+        },
+        .property => pw.free(pw.property(path) orelse @panic("property")),
+        .time => std.mem.doNotOptimizeAway(pw.now()),
         .metric => if (proxy_increment_metric(metric, 1) != 0) @panic("metric"),
     }
-    if (data) |bytes| pw.free(bytes[0..length]);
 }

@@ -9,17 +9,6 @@ const base64 = std.base64.url_safe_no_pad.Decoder;
 
 pub const panic = pw.panic;
 
-extern "env" fn proxy_send_local_response(
-    status: u32,
-    details: [*]const u8,
-    details_length: usize,
-    body: [*]const u8,
-    body_length: usize,
-    headers: [*]const u8,
-    headers_length: usize,
-    grpc_status: i32,
-) u32;
-
 const size = 256;
 const scheme = "Bearer ";
 var key: ?rsa.PublicKey = null;
@@ -60,7 +49,6 @@ fn decode(text: []const u8) ?[size]u8 {
 }
 
 fn refuse() pw.Action {
-    const details = "no_token";
-    _ = proxy_send_local_response(401, details, details.len, details, 0, details, 0, -1);
+    pw.sendLocalResponse(401, "no_token", "", &.{});
     return .pause;
 }

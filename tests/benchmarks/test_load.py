@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,12 @@ import pytest
 
 from benchmarks.load import Load, LoadError, measure
 from benchmarks.machine import cpu_seconds, tree
-from benchmarks.servers import Upstream, build_upstream, compiler, fetch, free_port
+from benchmarks.servers import Upstream, build_upstream, fetch, free_port
+from tests import requires
 
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None or compiler() is None, reason="wrk or a C compiler is not installed")
 
-
-@needs_wrk
 def test_measure_counts_requests_and_cpu(tmp_path: Path) -> None:
+    requires.load_tools()
     upstream = Upstream.start(build_upstream(tmp_path), [])
     try:
         assert fetch(upstream.port)[::2] == (200, b"Hello, world\n")
@@ -31,8 +29,8 @@ def test_measure_counts_requests_and_cpu(tmp_path: Path) -> None:
     assert found.server_busy == found.upstream_busy > 0
 
 
-@needs_wrk
 def test_measure_refuses_a_run_without_a_server() -> None:
+    requires.load_tools()
     with pytest.raises(LoadError):
         measure(free_port(), os.getpid(), os.getpid(), Load(1, 2))
 

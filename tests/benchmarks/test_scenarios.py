@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,9 @@ from benchmarks import suite
 from benchmarks.filters import build
 from benchmarks.peers import PEERS, configuration_of
 from benchmarks.scenarios import BY_NAME, JSON_OBJECTS, SCENARIOS, body_digest
-from benchmarks.servers import Setup, Upstream, build_upstream, compiler, fetch
+from benchmarks.servers import Setup, Upstream, build_upstream, fetch
 from proxy.config.load import load
+from tests import requires
 
 EVERYTHING = tuple(PEERS)
 
@@ -58,8 +58,7 @@ def test_penstock_accepts_the_config_of_every_variant(tmp_path: Path, name: str)
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    if compiler() is None:
-        pytest.skip("no C compiler")
+    requires.c_compiler()
     server = Upstream.start(build_upstream(tmp_path_factory.mktemp("upstream")), [])
     yield server
     server.stop()
@@ -75,10 +74,10 @@ def test_the_upstream_sends_what_the_scenarios_expect(upstream: Upstream) -> Non
     assert fetch(upstream.port, "/auth")[::2] == (200, b"Hello, world\n")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="zig is not installed")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", build.NAMES)
 def test_a_rebuilt_filter_is_the_same_to_the_byte(name: str) -> None:
+    requires.zig()
     assert not build.differs(name)
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks.servers import Upstream, build_upstream, compiler
+from benchmarks.servers import Upstream, build_upstream
 from benchmarks.soak import Reading, growth, soak
+from tests import requires
 
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None or compiler() is None, reason="wrk or a C compiler is not installed")
 
-
-@needs_wrk
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_nothing_is_left_behind(tmp_path: Path, loop: str) -> None:
+    requires.load_tools()
     upstream = Upstream.start(build_upstream(tmp_path), [])
     try:
         readings = soak(upstream.port, loop, 4000, 1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,10 @@ from benchmarks import metering, suite
 from benchmarks.peers import PEERS
 from benchmarks.runner import Place, check, run
 from benchmarks.scenarios import BY_NAME, LoadSpec, Scenario, Variant, chain
-from benchmarks.servers import ServerError, Setup, Upstream, build_upstream, compiler, fetch
-from tests.conformance.envoy import binary
+from benchmarks.servers import ServerError, Setup, Upstream, build_upstream, fetch
+from proxy.kit.envoy import binary
+from tests import requires
 
-TOOLS = all(shutil.which(tool) for tool in ("wrk", "h2load")) and compiler() is not None
-needs_tools = pytest.mark.skipif(not TOOLS, reason="wrk, h2load or a C compiler is not installed")
 TINY = Scenario(
     "tiny",
     "one second",
@@ -28,10 +25,10 @@ TINY = Scenario(
 )
 
 
-@needs_tools
 @pytest.mark.envoy
 @pytest.mark.timeout(180)
 def test_a_tiny_scenario_against_the_real_envoy(tmp_path: Path) -> None:
+    requires.load_tools()
     installed = ("envoy", "penstock") if binary() else ("penstock",)
     upstream = Upstream.start(build_upstream(tmp_path), [])
     said: list[str] = []
@@ -52,8 +49,7 @@ def test_a_tiny_scenario_against_the_real_envoy(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory):
-    if compiler() is None:
-        pytest.skip("no C compiler")
+    requires.c_compiler()
     server = Upstream.start(build_upstream(tmp_path_factory.mktemp("upstream")), [])
     yield server
     server.stop()
@@ -103,11 +99,11 @@ def test_metering_is_told_apart() -> None:
         assert all(mode["us"] > 0 for mode in modes.values())
 
 
-@needs_tools
 @pytest.mark.timeout(180)
 def test_the_command_writes_json_and_a_page_and_goes_on_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    requires.load_tools()
     wrong = Scenario("wrong", "no such path", (Variant("0", 0),), (LoadSpec("x", 1, headers=(("host", "a b"),)),), runs=1)
     tiny = Scenario("tiny", "one second", (Variant("0", 0),), (LoadSpec("4", 4),), systems=("penstock",), runs=1)
     monkeypatch.setattr(suite, "choose", lambda *_: [wrong, tiny])
@@ -121,8 +117,8 @@ def test_the_command_writes_json_and_a_page_and_goes_on_after_a_failure(
     assert (tmp_path / "a.b.html").read_text().startswith("<!doctype html>")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pytest_benchmark") is None, reason="pytest-benchmark is not installed")
 def test_the_micro_benchmarks_exchange_does_what_a_gateway_does() -> None:
+    requires.module("pytest_benchmark", "pip install penstock[bench]")
     from benchmarks.micro.worker import Worker
 
     worker = Worker([("probe", "")] * 2)

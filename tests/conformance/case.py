@@ -63,6 +63,9 @@ class Case:
     def slug(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
+    def part(self) -> Part:
+        return Part(self.pieces, self.delay, self.seconds, self.leave, self.times, self.keep_alive)
+
     def clusters(self, tag: str) -> dict[str, str]:
         return {role: f"{role}-{tag}" for role in ("service", "two", "dead")}
 
@@ -101,58 +104,53 @@ class Outcome:
         return [*self.client, *self.upstream, *self.log, *self.access, *self.metrics]
 
 
-async def converse(
-    port: int,
-    pieces: Sequence[bytes],
-    delay: float,
-    seconds: float,
-    leave: float | None,
-    times: int,
-    keep_alive: bool,
-    linger: float = 0.0,
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the client does: a case's fields of the same names; it stays `linger` seconds after an answer."""
+
+    pieces: Sequence[bytes]
+    delay: float
+    seconds: float
+    leave: float | None = None
+    times: int = 1
+    keep_alive: bool = False
+    linger: float = 0.0
+
+
+async def converse(port: int, part: Part) -> list[str]:
     """Plays the client's part; what it got, as lines."""
     try:
-        return await connect(port, pieces, delay, seconds, leave, times, keep_alive, linger)
+        return await connect(port, part)
     except ConnectionRefusedError:
         return ["client: refused"]  # the server has crashed; `sides` says so
 
 
-async def connect(
-    port: int,
-    pieces: Sequence[bytes],
-    delay: float,
-    seconds: float,
-    leave: float | None,
-    times: int,
-    keep_alive: bool,
-    linger: float,
-) -> list[str]:
+async def connect(port: int, part: Part) -> list[str]:
     """One connection, or one for each time."""
     shown: list[str] = []
-    if keep_alive:
+    if part.keep_alive:
         async with Client(port) as client:
-            for _ in range(times):
-                shown += await exchange(client, pieces, delay, seconds, leave)
+            for _ in range(part.times):
+                shown += await exchange(client, part)
         return shown
-    for _ in range(times):
+    for _ in range(part.times):
         async with Client(port) as client:
-            shown += await exchange(client, pieces, delay, seconds, leave)
-            await asyncio.sleep(linger)
+            shown += await exchange(client, part)
+            await asyncio.sleep(part.linger)
     return shown
 
 
-async def exchange(client: Client, pieces: Sequence[bytes], delay: float, seconds: float, leave: float | None) -> list[str]:
+async def exchange(client: Client, part: Part) -> list[str]:
     """One request."""
-    method = pieces[0].split(b" ", 1)[0]
+    method = part.pieces[0].split(b" ", 1)[0]
     response = Response(b"", [])
     end = "complete"
-    sending = asyncio.create_task(client.send(pieces, delay))
+    sending = asyncio.create_task(client.send(part.pieces, part.delay))
     try:
-        async with asyncio.timeout(leave if leave is not None else seconds):
+        async with asyncio.timeout(part.leave if part.leave is not None else part.seconds):
             await receive(client, method, response)
     except TimeoutError:
-        end = "left" if leave is not None else "nothing more"
+        end = "left" if part.leave is not None else "nothing more"
     except (WireError, ConnectionError) as error:
         end = "cut" if response.start_line or (isinstance(error, WireError) and not str(error).endswith("b''")) else "closed"
     finally:

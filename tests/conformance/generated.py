@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from tests.conformance import normal
-from tests.conformance.case import PROBE, Outcome, converse, show_requests
+from tests.conformance.case import PROBE, Outcome, Part, converse, show_requests
 from tests.conformance.envoy import EnvoyError, EnvoyFilter
 from tests.conformance.fleet import EnvoyFleet, Lane
 from tests.conformance.penstock import Penstock
@@ -118,7 +118,7 @@ async def clients(programs: Sequence[Program], chosen: Sequence[int], ports: Seq
             # A filter may hold the end of a response that the client has all of: leaving then would race with its tick.
             holds = any(line.startswith("rsb") and " ret " in line for script in program.scripts for line in script.split("\n"))
             linger = LINGER_SECONDS if holds else 0.0
-            return number, await converse(ports[program.allow], pieces, delay, PATIENCE_SECONDS, None, 1, False, linger)
+            return number, await converse(ports[program.allow], Part(pieces, delay, PATIENCE_SECONDS, linger=linger))
 
     return dict(await asyncio.gather(*(play(number) for number in chosen)))
 

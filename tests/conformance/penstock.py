@@ -131,6 +131,13 @@ class Penstock:
             await gateway.start([sock])
         except BaseException as error:
             sock.close()
+            gateway.first[0].close()  # a worker would end, and with it the engine and its thread
+            if gateway.joint is not None:
+                gateway.joint.close()
+            if self.store is not None:
+                self.store.close()
+            assembly.prepared.pop(id(config), None)
+            assembly.stores.pop(id(config), None)
             self.forget()
             raise PenstockError(str(error)) from error
         self.port = int(bound_address(sock).rpartition(":")[2])
@@ -162,7 +169,7 @@ class Penstock:
         """The counters and gauges that filters defined, by the names in which Penstock shows them."""
         assert self.gateway is not None
         found: dict[str, int] = {}
-        for plugin in self.gateway.chains.plugins:  # type: ignore[attr-defined]
+        for plugin in self.gateway.generation.chains.plugins:  # type: ignore[attr-defined]
             plugin.metrics.refresh()
             for (kind, name), cell in plugin.metrics.defined.items():
                 if kind < 2:

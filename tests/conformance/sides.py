@@ -41,7 +41,7 @@ async def ground(stack: AsyncExitStack, case: Case) -> Ground:
 
 async def play(case: Case, port: int, gate: asyncio.Semaphore) -> list[str]:
     async with gate:
-        shown = await converse(port, case.pieces, case.delay, case.seconds, case.leave, case.times, case.keep_alive)
+        shown = await converse(port, case.part())
         await asyncio.sleep(case.settle)
         return shown
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from tests import requires
 from tests.conformance.case import PROBE, PROBES
 from tests.conformance.client import Client, chunked_request, fetch, request
 from tests.conformance.envoy import Envoy, EnvoyError, EnvoyFilter
@@ -88,11 +88,11 @@ async def test_client_reports_bad_framing(wire: bytes, error: str) -> None:
     assert not response.complete
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="the compiler is not installed: pip install ziglang")
 @pytest.mark.parametrize(
     ("version", "options"), [("0.2.1", []), ("0.2.0", ["-DABI=20"]), ("0.1.0", ["-DABI=10", "-Wl,--export=malloc"])]
 )
 def test_probe_is_built_from_its_source(tmp_path: Path, version: str, options: list[str]) -> None:
+    requires.zig()
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-O2", "-s", "-mexec-model=reactor"]
     built = tmp_path / "probe.wasm"
     source = PROBE.with_suffix(".c")

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from proxy.abi.proxy_wasm.signatures import CALLBACKS, ENVIRONMENT_FUNCTIONS, HOST_FUNCTIONS, WASI_FUNCTIONS
+from tests import requires
 from tests.conformance import support
 from tests.conformance.cases.table import CASES
 
@@ -14,7 +15,7 @@ AGAIN = "python -m tests.conformance --table"
 
 
 def test_the_page_is_made_of_the_cases() -> None:
-    pytest.importorskip("grpc")
+    requires.module("grpc", "pip install penstock[grpc]")
     assert support.PAGE.read_text(encoding="utf-8") == support.page(CASES, support.grpc_scripts()), AGAIN
 
 
