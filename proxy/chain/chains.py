@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from proxy.abi.component.load import PreparedComponent, checked, interface_of
 from proxy.abi.component.plugin import ComponentPlugin
@@ -67,13 +67,13 @@ class Plan:
 
     def open(self, chain: Chain) -> None:
         filters = [open_filter(chain) for open_filter in self.opens]
-        if None in filters:
-            # A filter is down and fails open: the stream goes without it.
-            taken = [(filter_, factory.callbacks) for filter_, factory in zip(filters, self.factories, strict=True)
-                     if filter_ is not None]  # fmt: skip
-            chain.take_part([filter_ for filter_, _ in taken], Parts([callbacks for _, callbacks in taken]))
-        else:
-            chain.take_part(cast(list[StreamFilter], filters), self.parts)
+        if all(filters):
+            chain.take_part(filters, self.parts)  # type: ignore[arg-type]  # cast() would be called for each stream
+            return
+        # A filter is down and fails open: the stream goes without it.
+        taken = [(filter_, factory.callbacks) for filter_, factory in zip(filters, self.factories, strict=True)
+                 if filter_ is not None]  # fmt: skip
+        chain.take_part([filter_ for filter_, _ in taken], Parts([callbacks for _, callbacks in taken]))
 
 
 class VersionedPlan(Plan):
