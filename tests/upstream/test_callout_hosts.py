@@ -145,12 +145,12 @@ async def test_what_is_not_allowed_is_refused_at_once(
     assert (names.asked, internet.dialled, spy.connected, spy.resolved) == ([], [], [], [])
 
 
-async def test_a_denied_address_is_logged_with_the_line_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_denied_address_is_logged_with_the_line_to_write(capfd: pytest.CaptureFixture[str]) -> None:
     async with Bench(names=Names({"api.test": [["10.1.2.3"]]})) as bench:
         caller = policy("http://api.test")
         caller.name = "logged"
         await bench.call(caller, "api.test", head(authority="api.test"))
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert 'capabilities: {allowed_hosts: ["10.1.2.3/32"]}' in captured.out + captured.err
 
 
