@@ -4,7 +4,6 @@ What is wanted is a small file in the state directory (`Wish`), written by the a
 there is none, nothing here is called on a stream: plans, host functions and calls are the ones without recording.
 """
 
-import json
 import os
 import random
 import re
@@ -41,6 +40,7 @@ from proxy.chain.record_file import KIND, VERSION, Redaction, packed, write
 from proxy.chain.shadow import EVERYTHING, SIDES, Tap
 from proxy.chain.solo import HEADS, TRAILERS
 from proxy.config.model import Filter, Route
+from proxy.sharing.state_file import StateFile
 from proxy.telemetry.logging import limited
 
 log = structlog.get_logger("record")
@@ -73,42 +73,22 @@ class Wish:
     redact: list[str] = field(default_factory=list)
 
 
-class WishFile:
+class WishFile(StateFile[Wish]):
     """Where the wish lies, and the recordings."""
 
     def __init__(self, directory: Path) -> None:
-        self.file = directory / "record.json"
+        super().__init__(directory / "record.json", lambda said: Wish(**said))
         self.folder = directory / "recordings"
-        self.seen: tuple[int, int] | None = None
-        self.known: Wish | None = None
 
     def read(self) -> Wish | None:
         """What is wanted now; None: nothing."""
-        try:
-            found = self.file.stat()
-        except OSError:
-            self.seen = self.known = None
-            return None
-        seen = (found.st_mtime_ns, found.st_ino)
-        if seen != self.seen:
-            self.seen = seen
-            try:
-                self.known = Wish(**json.loads(self.file.read_text()))
-            except (OSError, ValueError, TypeError) as error:
-                log.error("record_file_unreadable", file=str(self.file), error=str(error))
-                self.known = None
-        return self.known if self.known is not None and time.time() < self.known.until else None
+        wish = super().read()
+        return wish if wish is not None and time.time() < wish.until else None
 
-    def write(self, wish: Wish) -> None:
+    def write(self, said: Wish) -> None:
         """Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = self.file.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(asdict(wish)))
-        new.replace(self.file)
-
-    def remove(self) -> None:
-        with suppress(FileNotFoundError):
-            self.file.unlink()
+        super().write(asdict(said))
 
     def count(self) -> int:
         with suppress(OSError):

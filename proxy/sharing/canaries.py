@@ -10,7 +10,6 @@ import hashlib
 import json
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +18,7 @@ from math import log2
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import structlog
-
-log = structlog.get_logger("canary")
+from proxy.sharing.state_file import StateFile
 
 LIVE: Final = 0
 CANARY: Final = 1
@@ -111,8 +108,7 @@ class CanaryFiles:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.decision_file = self.directory / f"{filter_}-{key}.json"
         self.figures_file = self.directory / f"{filter_}-{key}.figures"
-        self.seen: tuple[int, int] | None = None
-        self.known: Decision | None = None
+        self.decided = StateFile(self.decision_file, decision_of)
         size = 8 * ROWS * ROW_WORDS
         with self.figures_file.open("a+b") as file:
             # A hole in a mapped file would be a SIGBUS when the disk is full.
@@ -123,35 +119,12 @@ class CanaryFiles:
     # ---- The decision ----
 
     def decision(self) -> Decision | None:
-        """The last one; None if nobody has decided anything. A stat unless there is a new one."""
-        try:
-            found = self.decision_file.stat()
-        except FileNotFoundError:
-            self.seen = self.known = None
-            return None
-        seen = (found.st_mtime_ns, found.st_ino)
-        if seen != self.seen:
-            self.seen = seen
-            try:
-                self.known = decision_of(json.loads(self.decision_file.read_text()))
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                log.error("canary_state_unreadable", file=str(self.decision_file), error=str(error))
-        return self.known
+        """The last one; None if nobody has decided anything."""
+        return self.decided.read()
 
     def decide(self, decision: Decision) -> None:
-        """Write it, for all processes and for the next start."""
-        text = json.dumps({name: getattr(decision, name) for name in Decision.__slots__}, indent=2)
-        descriptor, name = tempfile.mkstemp(prefix=".", dir=self.directory)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.decision_file)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
+        """Write it, for all processes and for the next start. Raises OSError."""
+        self.decided.write({name: getattr(decision, name) for name in Decision.__slots__})
 
     # ---- The figures ----
 
