@@ -198,7 +198,7 @@ async def test_listeners_and_clusters_follow_the_config(compiled_here: None) -> 
     ask = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
     await client.send(ask)
     assert b"via: 1.1 penstock\r\n" in (await client.response())[0]
-    listener = {"address": "127.0.0.1:0", "via": "a-longer-name", "keepalive_timeout": "300ms", "limits": {"body": 1}}
+    listener = {"address": "127.0.0.1:0", "via": "a-longer-name", "keepalive_timeout": "2500ms", "limits": {"body": 1}}
     await reload(gateway, config_of(upstream, [], listeners=[listener]))
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b"via: 1.1 a-longer-name\r\n" in (await client.response())[0]
@@ -212,7 +212,7 @@ async def test_listeners_and_clusters_follow_the_config(compiled_here: None) -> 
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (await client.response())[0].startswith(b"HTTP/1.1 200 ")
     assert len(accepted) == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         assert await client.reader.read() == b"", "an idle connection outlives its new timeout"
     await gateway.drain(1)
     server.close()

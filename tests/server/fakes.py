@@ -213,7 +213,8 @@ class Endpoint:
     async def stop(self) -> None:
         self.server.close()
         for peer in self.peers:
-            peer.writer.transport.abort()
+            if not peer.writer.transport.is_closing():
+                peer.writer.transport.abort()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
