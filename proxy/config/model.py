@@ -98,7 +98,10 @@ class Listener(Model):
     )
     tls: ListenerTls | None = optional(None, "Serve HTTPS.", {"certificate": "tls/cert.pem", "private_key": "tls/key.pem"})
     head_timeout: Duration = optional("10s", "Longest time from a request's first byte to the end of its head.")
-    body_timeout: Duration = optional("30s", "Longest silence inside a request body.")
+    body_timeout: Duration = optional("30s", "Longest time inside a request body for the next `body_pace` bytes, or its end.")
+    body_pace: Annotated[int, fields.size("1KiB", 0)] = optional(
+        "1KiB", "Least bytes of a request body in each `body_timeout`; 0B: any byte will do."
+    )
     keepalive_timeout: Duration = optional("60s", "Longest time between two requests on a connection.")
     via: fields.Pseudonym | None = optional("penstock", "Our name in the Via header (RFC 9110 7.6.3); null for none.")
     forwarded: Annotated[Literal["append", "replace", "off"], Choice()] = optional(

@@ -83,8 +83,13 @@ class ListenerSide(Protocol):
         ...
 
     @property
+    def body_pace(self) -> int:
+        """Bytes of a body that must come before its deadline."""
+        ...
+
+    @property
     def body_deadlines(self) -> "DeadlineQueue[Any]":
-        """Silence inside a request body; items have `on_body_timeout()`."""
+        """Slowness inside a request body; items have `on_body_timeout()`."""
         ...
 
     @property

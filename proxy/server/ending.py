@@ -50,11 +50,17 @@ class Ending(UpstreamSide):
         """Nothing moved for the route's idle_timeout."""
         self.give_up(408, b"stream timeout", "stream_idle_timeout", "SI")
 
+    def pace_body(self) -> None:
+        """From now on the client has body_timeout for the next body_pace bytes."""
+        listener = self.downstream.listener
+        self.body_mark = self.info.bytes_received + listener.body_pace
+        listener.body_deadlines.start(self)
+
     def on_body_timeout(self) -> None:
-        """The client has been silent inside the request's body."""
+        """The client has been too slow inside the request's body."""
         if self.request_holds:
             # We are not reading: the silence is ours.
-            self.downstream.listener.body_deadlines.start(self)
+            self.pace_body()
             return
         self.give_up(408, b"request timeout", "request_body_timeout", "SI")
 

@@ -128,7 +128,7 @@ class Exchange(Ending):
         chain = self.chain = generation.chains.open(None if route is None else route.config, info, region, self.wake)
         if not end:
             request, listener = self.request, self.downstream.listener
-            listener.body_deadlines.start(self)
+            self.pace_body()
             self.expects_continue = bool(said & SAID_EXPECT and request.version[1])
             limit = listener.body_limit
             if limit is not None and announced_length(request.headers.get(CONTENT_LENGTH)) > limit:
@@ -158,8 +158,8 @@ class Exchange(Ending):
         if limit is not None and info.bytes_received > limit:
             self.answer(413, b"payload too large", "request_payload_too_large", "")
             return
-        if not end:
-            listener.body_deadlines.start(self)
+        if not end and info.bytes_received >= self.body_mark:
+            self.pace_body()
         self.touch()
         chain = self.chain
         if chain is None:

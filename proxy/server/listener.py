@@ -92,6 +92,7 @@ class Listener:
         # What each request needs, out of the config's models, which are slow to read.
         self.head_limit = config.limits.head
         self.body_limit = config.limits.body
+        self.body_pace = config.body_pace
         self.keeps_request_ids = config.request_id == "keep"
         limits = config.limits
         self.plain_limit = min(

@@ -32,6 +32,7 @@ class StreamState:
     __slots__ = (
         "answered",
         "begun",
+        "body_mark",
         "body_sent",
         "chain",
         "dial",
@@ -97,6 +98,8 @@ class StreamState:
         """The chain has let all of it out."""
         self.request_head = b""
         """Kept until the response begins, to send it again."""
+        self.body_mark = 0
+        """So many bytes of the body must have come before the body's deadline."""
         self.body_sent = False
         self.request_left = 0
         self.request_kept = b""
@@ -144,6 +147,12 @@ class StreamState:
             self.request_holds &= ~reason
             if not self.request_holds and not self.over:
                 self.downstream.read_on()
+                if not self.request_ended:
+                    self.pace_body()
+
+    def pace_body(self) -> None:
+        """From now on the client has body_timeout for the next body_pace bytes."""
+        raise NotImplementedError
 
     # Log
 

@@ -15,9 +15,11 @@ from tests.attacks.client import Client
 from tests.attacks.origin import Origin
 from tests.integration.gateway import Gateway
 
-SILENT, TRICKLING, SILENT_BODY, IDLE = "silent", "trickled head", "silent body", "idle after a response"
+SILENT, TRICKLING, SILENT_BODY, TRICKLED_BODY, IDLE = KINDS = (
+    "silent", "trickled head", "silent body", "trickled body", "idle after a response",
+)  # fmt: skip
 HEAD = b"GET /slow HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 200
-BODY = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+BODY = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\nhello"
 GET = b"GET /once HTTP/1.1\r\nHost: a\r\n\r\n"
 CANARY = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n"
 TIMEOUT = 2.0
@@ -61,7 +63,7 @@ def resident(pid: int) -> int:
 
 
 async def slow_clients(count: int) -> Figures:
-    """`count` clients of four kinds at once, until the gateway has closed them all."""
+    """`count` clients of five kinds at once, until the gateway has closed them all."""
     allow_descriptors(2 * count + 1000)
     timeout = f"{TIMEOUT:.0f}s"
     listener = {"address": "127.0.0.1:0", "head_timeout": timeout, "body_timeout": timeout, "keepalive_timeout": timeout}
@@ -73,10 +75,10 @@ async def slow_clients(count: int) -> Figures:
         await asyncio.sleep(0.2)
         before = resident(gateway.process.pid)
         clients = [Client(gateway.port) for _ in range(count)]
-        kinds = [(SILENT, TRICKLING, SILENT_BODY, IDLE)[number % 4] for number in range(count)]
+        kinds = [KINDS[number % len(KINDS)] for number in range(count)]
         for client, kind in zip(clients, kinds, strict=True):
             await client.__aenter__()
-            await client.send({SILENT: b"", TRICKLING: HEAD, SILENT_BODY: BODY, IDLE: GET}[kind])
+            await client.send({SILENT: b"", TRICKLING: HEAD, SILENT_BODY: BODY, TRICKLED_BODY: BODY, IDLE: GET}[kind])
         started = time.monotonic()
         await asyncio.sleep(0.1)
         idle_bytes = (resident(gateway.process.pid) - before) / count
@@ -101,7 +103,7 @@ async def until_closed(client: Client, kind: str, closed: Counter[str]) -> None:
                 closed[kind] += 1
                 return
         except TimeoutError:
-            if kind == TRICKLING:
+            if kind in (TRICKLING, TRICKLED_BODY):
                 await client.send(b"z")
 
 

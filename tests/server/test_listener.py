@@ -95,7 +95,7 @@ async def test_silent_body(bench: Any, endpoint: Any) -> None:
         await peer.reader.read()
         closed.set()
 
-    gateway = await bench(await endpoint(serve), listener={"body_timeout": "300ms"})
+    gateway = await bench(await endpoint(serve), listener={"body_timeout": "300ms", "body_pace": "0B"})
     client = await gateway.client()
     await client.send(POST + b"Content-Length: 100\r\n\r\n")
     for _ in range(5):
@@ -105,6 +105,27 @@ async def test_silent_body(bench: Any, endpoint: Any) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert (await gateway.finished()).details == "request_body_timeout"
     await asyncio.wait_for(closed.wait(), 1)
+
+
+@pytest.mark.parametrize(("pace", "timeout", "status"), [("1KiB", "300ms", b"408"), ("2B", "2s", b"200")])
+async def test_the_pace_of_a_body(bench: Any, endpoint: Any, pace: str, timeout: str, status: bytes) -> None:
+    """So many bytes must come in each body_timeout: to trickle is no better than to be silent."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.readexactly(30)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    gateway = await bench(await endpoint(serve), listener={"body_timeout": timeout, "body_pace": pace})
+    client = await gateway.client()
+    answer = asyncio.ensure_future(client.response())
+    await client.send(POST + b"Content-Length: 30\r\n\r\n")
+    for _ in range(30):
+        await client.send(b"x")
+        if (await asyncio.wait([answer], timeout=0.1))[0]:
+            break
+    head, _ = await answer
+    assert head.startswith(b"HTTP/1.1 %s " % status)
 
 
 async def test_broken_body_inside_a_stream(bench: Any, endpoint: Any) -> None:
