@@ -40,6 +40,13 @@ class Reporting:
         self.errors: dict[tuple[str, str], Any] = {}
         self.faults = 0
 
+    def spent(self, fuel: int, seconds: float) -> None:
+        """Count what one call took. The streams of proxy-wasm filters have it written out (context.py)."""
+        self.fuel_used.value += fuel
+        self.fuel_counts[fuel.bit_length()] += 1
+        self.time_counts[int(seconds * 1e9).bit_length()] += 1
+        self.seconds.value += seconds
+
     def refresh(self) -> None:
         """Before a snapshot of the metrics: what is counted elsewhere."""
         fill(self.instruments.call_fuel, self.fuel_counts, FUEL_BITS, self.fuel_used.value)

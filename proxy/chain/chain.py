@@ -117,6 +117,10 @@ class Chain:
         self.filters = filters
         self.parts = parts
 
+    def take_members(self, members: Sequence[tuple[StreamFilter, Callbacks]]) -> None:
+        """`take_part` of filters that are not the same for every stream of the route."""
+        self.take_part([filter_ for filter_, _ in members], Parts([callbacks for _, callbacks in members]))
+
     # ---- The two directions ----
 
     # Most streams walk straight past their filters: nobody holds, answers or looks at a body. A Path is made for a direction

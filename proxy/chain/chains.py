@@ -71,9 +71,8 @@ class Plan:
             chain.take_part(filters, self.parts)  # type: ignore[arg-type]  # cast() would be called for each stream
             return
         # A filter is down and fails open: the stream goes without it.
-        taken = [(filter_, factory.callbacks) for filter_, factory in zip(filters, self.factories, strict=True)
-                 if filter_ is not None]  # fmt: skip
-        chain.take_part([filter_ for filter_, _ in taken], Parts([callbacks for _, callbacks in taken]))
+        pairs = zip(filters, self.factories, strict=True)
+        chain.take_members([(filter_, factory.callbacks) for filter_, factory in pairs if filter_ is not None])
 
 
 class VersionedPlan(Plan):

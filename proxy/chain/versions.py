@@ -10,7 +10,7 @@ from proxy.abi.filter import Callbacks, FilterFactory, StreamFilter
 from proxy.abi.memory import StreamMemory
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.chain.canary import Canary, SideCounter
-from proxy.chain.chain import Chain, Parts
+from proxy.chain.chain import Chain
 from proxy.chain.probe import Probe
 from proxy.chain.recording import Recorder
 from proxy.chain.shadow import EVERYTHING, Shadow, ShadowStream, Tap
@@ -110,7 +110,7 @@ def open_versions(chain: Chain, versioned: Sequence[Versioned], recorder: Record
         members += one.members(chain)
     if kept and recorder is not None:
         members = recorder.around(chain, members)
-    chain.take_part([one for one, _ in members], Parts([callbacks for _, callbacks in members]))
+    chain.take_members(members)
 
 
 class Versions:

@@ -1,39 +1,20 @@
 """The heads of local replies, in the real stream memory. They are what Envoy 1.40 makes, unless a case says otherwise."""
 
-from functools import cache
-from pathlib import Path
-
 import pytest
-import wasmtime
 
-from proxy.abi import memory as abi_memory
 from proxy.abi.filter import LocalReply
 from proxy.abi.memory import (
-    EMPTY_LINK,
     END_STREAM,
     HEAD_REQUEST,
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
     HeadOptions,
     StreamMemory,
-    memory_type,
 )
 from proxy.chain.chain import NO_PARTS, Chain
 from proxy.chain.commands import Command, SendResponseData, SendResponseHeaders
 from proxy.telemetry.stream import StreamInfo
-from proxy.wasm.engine import Engine
-
-
-@cache
-def stream_memory() -> StreamMemory:
-    engine = Engine(memory_type())
-    core = Path(abi_memory.__file__).parent / "core" / "core.wasm"
-    return StreamMemory(
-        engine,
-        wasmtime.Module(engine.wasmtime, core.read_bytes()),
-        wasmtime.Module(engine.wasmtime, bytes(wasmtime.wat2wasm(EMPTY_LINK))),
-    )
-
+from tests.server.fakes import stream_memory
 
 Pairs = list[tuple[bytes, bytes]]
 

@@ -252,10 +252,7 @@ class ComponentStream(StreamPart):
             return None
         finally:
             host.stream = None
-            plugin.fuel_used.value += instance.used
-            plugin.fuel_counts[instance.used.bit_length()] += 1
-            plugin.time_counts[int(instance.elapsed * 1e9).bit_length()] += 1
-            plugin.seconds.value += instance.elapsed
+            plugin.spent(instance.used, instance.elapsed)
             self.stream.info.filter_seconds += instance.elapsed
 
 

@@ -232,10 +232,7 @@ class VmSlot(Slot):
             self.died()
             return 0
         finally:
-            plugin.fuel_used.value += vm.used
-            plugin.fuel_counts[vm.used.bit_length()] += 1
-            plugin.time_counts[int(vm.elapsed * 1e9).bit_length()] += 1
-            plugin.seconds.value += vm.elapsed
+            plugin.spent(vm.used, vm.elapsed)
         if result & LOGS:
             plugin.drain_logs(None, name)
         self.collect(result)

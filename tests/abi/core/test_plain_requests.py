@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.abi.memory import REQUEST_HEADERS, HeadError, HeadOptions
+from tests.abi.core.mutations import mutated
 from tests.server.fakes import stream_memory
 
 MEMORY = stream_memory()
@@ -144,11 +145,6 @@ PIECES = st.sampled_from([
     b"Transfer-Encoding: chunked\r\n", b"User-Agent: c\r\n", b"X-Request-Id: d\r\n", b"Forwarded: for=a\r\n", b"\r\n", b"\n",
     b"\r", b":", b" ", b"\t", b"%", b"//", b"..", b"#", b"\x00", b"\x7f", b"\x80", b"\xff",
 ])  # fmt: skip
-
-
-def mutated(data: bytes, at: int, cut: int, put: bytes) -> bytes:
-    at %= len(data)
-    return data[:at] + put + data[at + cut :]
 
 
 FIELDS = [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.abi.memory import RESPONSE_HEADERS, HeadError, HeadOptions
 from proxy.upstream.connection import MAX_HEADERS, NO_FLOW_CONTROL, READ_LIMIT
+from tests.abi.core.mutations import mutated
 from tests.server.fakes import stream_memory
 
 MEMORY = stream_memory()
@@ -132,11 +133,6 @@ PIECES = st.sampled_from([
     b"Connection: Keep-Alive\r\n", b"Keep-Alive: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n", b"\n", b"\r", b":", b" ",
     b"\t", b"ok", b"0\r\n\r\n", b"\x00", b"\x7f", b"\x80", b"\xff",
 ])  # fmt: skip
-
-
-def mutated(data: bytes, at: int, cut: int, put: bytes) -> bytes:
-    at %= len(data)
-    return data[:at] + put + data[at + cut :]
 
 
 FIELDS = [b"Server: x\r\n", b"a: b\r\n", b"Set-Cookie: c\r\n", b"Via: 1.0 x\r\n", b"cache-control: b\r\n"]
