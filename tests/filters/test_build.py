@@ -22,6 +22,9 @@ def require(toolchain: str) -> None:
     match toolchain:
         case "zig" | "c":
             requires.zig()
+        case "quickjs":
+            requires.zig()
+            requires.command("cargo")
         case "rust":
             if not toolchains.rust_folder().exists():
                 pytest.skip("needs python tests/guests/build.py sdks")

@@ -13,7 +13,10 @@ from tests.conformance.upstream import Answer, Close, Upstream, head
 from tests.filters import cases
 from tests.filters.test_in_penstock import gateway
 
-NAMES = ["ab-route", "cache-control", "json-validate", "pii-mask", "redirect", "request-id", "waf-lite"]
+NAMES = [
+    "ab-route", "bot-block", "cache-control", "json-validate", "log-sampler", "metrics-by-header", "pii-mask", "redirect",
+    "request-id", "script", "waf-lite",
+]  # fmt: skip
 """The others are looked at in their own cases and by tests/hostile."""
 
 INVALID = "\xff\xfe\xc3(\xed\xa0\x80"  # as the wire modules encode it, a byte for a character
