@@ -20,7 +20,7 @@ import yaml
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "configuration.md"
 SCHEMA = DOCS.parent / "config" / "penstock.schema.json"
-BEGIN = "<!-- From here on written by docs/build_configuration.py: change the descriptions in proxy/config/model.py. -->"
+BEGIN = "<!-- From here on written by docs/build_configuration.py: change the descriptions in proxy/config. -->"
 TOP = "Config"
 REFERENCE_START = r"\$\{(env|file):"
 

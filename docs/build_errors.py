@@ -46,7 +46,7 @@ SECTIONS = [
     ("The file itself", ("config/yaml.py", "config/load.py")),
     ("References to secrets", ("config/secrets.py",)),
     ("Keys", ("config/validation.py",)),
-    ("Values", ("config/fields.py", "config/units.py", "config/model.py", "config/regex.py")),
+    ("Values", ("config/fields.py", "config/units.py", "config/section.py", "config/route.py", "config/regex.py")),
     ("Names", ("config/references.py",)),
     ("Certificates and grants", ("server/tls_files.py", "server/check.py")),
     ("Filters from elsewhere", ("config/remote.py", "sources/")),

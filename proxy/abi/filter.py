@@ -27,6 +27,11 @@ SWITCHED: Final = 1 << 18
 FAILED: Final = 1 << 17
 """The filter is gone and its policy is fail closed."""
 
+GRPC_OF_HTTP: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+"""The gRPC status of a response that has none, by its HTTP status (grpc/doc/http-grpc-status-mapping.md)."""
+GRPC_UNKNOWN: Final = 2
+"""That of all others."""
+
 
 class LocalReply(NamedTuple):
     """A response made here instead of upstream (proxy_send_local_response)."""

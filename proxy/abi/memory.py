@@ -39,6 +39,8 @@ CLOSE: Final = 16
 PASS_TRAILERS: Final = 32
 
 SAID_EXPECT: Final = 1 << 8
+HAS_ID: Final = 1 << 31
+"""The client's x-request-id is kept: it is in the map."""
 
 FRAMING_NONE: Final = 0
 FRAMING_LENGTH: Final = 1
@@ -64,6 +66,7 @@ REASONS: Final = (
     "the protocol is not known",
     "the transfer-encoding is not chunked",
 )
+OPTIONS: Final = struct.Struct("<9I")
 HEAD_WORDS: Final = 3
 """Words of stream_head before its maps."""
 
@@ -115,6 +118,8 @@ class HeadOptions(NamedTuple):
     """Filters see `te: trailers` and `trailer`."""
     underscores: str = "reject"
     """What becomes of a request with such a field name, or of the field: reject, drop, keep."""
+    most_fields: int = 100
+    """Of a request that is read past the parser (`load_plain_request`), which has the same limit."""
 
 
 class Layout(NamedTuple):
@@ -154,7 +159,8 @@ EMPTY_LINK: Final = """
 
 CORE_FUNCTIONS: Final = {
     "load_request": 3, "load_response": 4, "load_plain_request": 4, "load_plain_response": 3, "emit_request": 1,
-    "emit_response": 1, "map_set_pairs": 2, "set_answer": 2, "new_stream": 0, "room": 1, "prepare": 1, "mend": 0,
+    "emit_response": 1, "load_plain_answer": 2, "map_set_pairs": 2, "set_answer": 2, "new_stream": 0, "room": 1, "prepare": 1,
+    "mend": 0,
 }  # fmt: skip
 """What is called outside of filters, and how many arguments it takes."""
 
@@ -185,14 +191,20 @@ class StreamMemory:
         self.load_response_function = self.functions["load_response"]
         self.load_plain_request_function = self.functions["load_plain_request"]
         self.load_plain_response_function = self.functions["load_plain_response"]
+        self.load_plain_answer_function = self.functions["load_plain_answer"]
         self.emit_request_function = self.functions["emit_request"]
         self.emit_response_function = self.functions["emit_response"]
         # Of the layout what each request needs.
         self.at_arguments = self.at.arguments
+        self.at_buffers = self.at.buffers
         self.at_scratch = self.at.scratch
         self.at_stream = self.at.stream
         self.persistent_top = self.at.persistent
         self.live: Region | None = None
+        self.answer_head = b""
+        """The head that `load_plain_answer` has loaded; empty once something else is in its map."""
+        self.filled = 0
+        """Bit m: `set_answer` has put something into map m."""
         self.nobody = Region()
         """A stream without heads: what a root context acts on."""
         self.top = struct.Struct("<I")
@@ -231,11 +243,13 @@ class StreamMemory:
 
     def write_scratch(self, data: bytes) -> None:
         """`data` to where the core looks for its input."""
-        start = self.at.scratch
+        start = self.at_scratch
         end = start + len(data)
-        if end > len(self.buffer):
+        buffer = self.buffer
+        if end > len(buffer):
             self.room(len(data))
-        self.buffer[start:end] = data
+            buffer = self.buffer
+        buffer[start:end] = data
 
     def room(self, size: int) -> None:
         """Grow the memory so that scratch holds `size` bytes."""
@@ -281,7 +295,7 @@ class StreamMemory:
         live = self.live
         if live is region:
             return
-        if live is not None:
+        if live is not None and live is not self.nobody:  # nothing is written there
             self.save(live)
         self.live = region
         start = self.at_stream
@@ -305,7 +319,7 @@ class StreamMemory:
     def options_of(self, listeners: Sequence[HeadOptions]) -> list[int]:
         """Keep the listeners' options; their handles. If nothing was kept before, the handles depend on the number of listeners
         alone: so a listener's is the same in every generation's memory."""
-        handles = [self.keep(bytes(32)) for _ in listeners]
+        handles = [self.keep(bytes(OPTIONS.size)) for _ in listeners]
         for handle, options in zip(handles, listeners, strict=True):
             self.write_options(handle, options)
         return handles
@@ -317,12 +331,12 @@ class StreamMemory:
     def write_options(self, handle: int, options: HeadOptions) -> None:
         via = f"1.1 {options.via}".encode() if options.via else b""
         scheme = options.scheme.encode()
-        texts = self.keep(via + scheme)
+        at = self.keep(via + scheme)
         forwarded = {"off": 0, "append": 1, "replace": 2}[options.forwarded]
         request_id = {"off": 0, "keep": 1, "replace": 2}[options.request_id]
         underscores = {"reject": 0, "drop": 1, "keep": 2}[options.underscores]
-        words = forwarded, request_id, texts, len(via), texts + len(via), len(scheme), options.trailers, underscores
-        self.write(handle, struct.pack("<8I", *words))
+        texts = at, len(via), at + len(via), len(scheme)
+        self.write(handle, OPTIONS.pack(forwarded, request_id, *texts, options.trailers, underscores, options.most_fields))
 
     def load_request(
         self, fields: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, options: int, peer: bytes, request_id: bytes
@@ -365,7 +379,7 @@ class StreamMemory:
 
     def load_plain_request(self, head: bytes, options: int, peer: bytes, request_id: bytes) -> int:
         """`load_request` from the head's own bytes, up to its empty line, if it is plain (core/heads.c). Where in `head` the
-        Host's value begins, shifted left by 16, and its length; 0 if the request is for the parser."""
+        Host's value begins, shifted left by 16, and its length, with HAS_ID; 0 if the request is for the parser."""
         data = b"".join((head, peer, request_id))
         start = self.at_scratch
         self.buffer[start : start + len(data)] = data
@@ -382,7 +396,8 @@ class StreamMemory:
 
     def load_plain_response(self, head: bytes, rest: int, options: int) -> int:
         """`load_response` from the head's own bytes, up to its empty line, if it is plain (core/heads.c) and announces a body
-        of `rest` bytes. The status; 0 if the response is for the parser."""
+        of at least `rest` bytes. The status, and how many more are to come, shifted left by 32; 0 if the response is for the
+        parser."""
         size = len(head)
         start = self.at_scratch
         self.buffer[start : start + size] = head
@@ -394,7 +409,26 @@ class StreamMemory:
         if lib.wasmtime_func_call_unchecked(self.context, function, values, 3, self.trap) or self.trap[0]:
             raise self.broken()
         status: int = values[0]
+        if status:
+            status |= self.top.unpack_from(self.buffer, self.at_arguments)[0] << 32
         return status
+
+    def load_plain_answer(self, head: bytes, rest: int) -> int:
+        """Fill CALL_HEADERS from the head of a call's answer, up to its empty line, if it is plain (core/heads.c) and announces
+        a body of `rest` bytes. The status, shifted left by 16, and the number of fields; 0 if the answer is for the parser."""
+        size = len(head)
+        start = self.at_scratch
+        self.buffer[start : start + size] = head
+        values = self.values
+        values[0] = size
+        values[4] = rest
+        self.filled |= 1 << CALL_HEADERS
+        function = self.load_plain_answer_function
+        if lib.wasmtime_func_call_unchecked(self.context, function, values, 2, self.trap) or self.trap[0]:
+            raise self.broken()
+        found: int = values[0]
+        self.answer_head = head if found else b""
+        return found
 
     def emit_request(self, flags: int) -> Head:
         """The live stream's request as bytes for an HTTP/1.1 upstream. `flags`: END_STREAM, UPGRADE, PASS_TRAILERS (keep `te:
@@ -458,9 +492,18 @@ class StreamMemory:
 
     def set_answer(self, map_: int, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
         """Fill map 4 to 7 for the next callback (gRPC metadata, a call's answer); names in lower case. False: too large."""
+        if not pairs and not self.filled >> map_ & 1:
+            return True
+        self.filled |= 1 << map_
+        if map_ == CALL_HEADERS:
+            self.answer_head = b""
         block = encode_pairs(pairs) if pairs else b""
         self.write_scratch(block)
-        return not self.store.call(self.functions["set_answer"], map_, len(block))
+        if self.store.call(self.functions["set_answer"], map_, len(block)):
+            return False
+        if not pairs:
+            self.filled &= ~(1 << map_)
+        return True
 
     def take_scratch(self, size: int) -> int:
         """Scratch for an answer to the running host call, behind what the core has put there; its address."""

@@ -3,16 +3,21 @@
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
 from proxy.abi.filter import FAIL_STREAM, LocalReply, StreamFilter, StreamHost
+from proxy.abi.probation import Probation
 from proxy.abi.quarantine import Quarantine
 from proxy.abi.services import Services
 from proxy.abi.settings import Settings
 from proxy.telemetry.metrics import Counter
+from proxy.wasm.engine import TICK
+
+if TYPE_CHECKING:
+    from proxy.abi.reporting import Reporting
 
 log = structlog.get_logger("filter")
 
@@ -27,6 +32,8 @@ LONG_START_SECONDS: Final = 0.05
 REBUILD_FUEL: Final = 5_000_000
 REBUILD_MARGIN: Final = 4
 """A callback of a later start may take so many times what the costliest one of the first took, and at least REBUILD_FUEL."""
+PROBATION_STEP: Final = 0.5
+"""Seconds until a filter on probation gets more fuel."""
 START_REST: Final = 20
 """A start holds the worker: one that took longer is not repeated before so many times its seconds have passed."""
 
@@ -70,6 +77,8 @@ class Slot(ABC):
         """None where nothing is kept of faults (a check)."""
         self.out = ""
         """The filter for which this place is in quarantine."""
+        self.probation = Probation(settings.deadline)
+        self.on_probation = False
 
     @property
     @abstractmethod
@@ -85,6 +94,11 @@ class Slot(ABC):
     @abstractmethod
     def rebuilds(self) -> Counter:
         """Counts how often it was built anew."""
+
+    @property
+    @abstractmethod
+    def plugins(self) -> "Iterable[Reporting]":
+        """The filters in it."""
 
     @abstractmethod
     def start(self) -> None:
@@ -114,6 +128,43 @@ class Slot(ABC):
             # Not only when a stream asks for it: it may work without streams, and /ready should not wait for one.
             self.services.later(max(self.rebuild_at - now, FIRST_REBUILD_SECONDS), self.revive)
 
+    # ---- Probation ----
+
+    def burned(self, fuel: int, seconds: float) -> None:
+        """A callback failed that took so much: it may be that the next ones get less."""
+        if self.quarantine is None or self.services.later is None:
+            return
+        # What the wall's time says beyond this is a busy machine's: the deadline ends a call that burns more.
+        self.probation.fault(time.monotonic(), fuel, min(seconds, self.settings.deadline + 2 * TICK))
+        if self.on_probation:
+            self.give_fuel()
+        else:
+            self.review()
+
+    def review(self) -> None:
+        """Begin, go on with or end the probation."""
+        if self.closing:
+            return
+        cut = self.give_fuel()
+        if self.on_probation and not cut:
+            log.info("filter_off_probation", filter=self.failing.name)
+        elif cut and not self.on_probation:
+            for plugin in cut:
+                plugin.instruments.limited("probation").value += 1
+                log.warning("filter_on_probation", filter=plugin.name, fuel=plugin.fuel, instead_of=plugin.settings.fuel)
+        self.on_probation = bool(cut)
+        if cut and self.services.later is not None:
+            self.services.later(PROBATION_STEP, self.review)
+
+    def give_fuel(self) -> "list[Reporting]":
+        """To each filter what a call may take now; those that get less than their limit."""
+        now = time.monotonic()
+        for plugin in self.plugins:
+            plugin.fuel = self.probation.fuel(now, plugin.settings.fuel, plugin.usual_fuel())
+        return [plugin for plugin in self.plugins if plugin.fuel < plugin.settings.fuel]
+
+    # ---- Quarantine ----
+
     def noted(self) -> bool:
         """Count a fault towards the quarantine. True: this one was too many."""
         if self.quarantine is None:
@@ -135,8 +186,6 @@ class Slot(ABC):
         except StartError as error:
             self.running.plugin.failed("start", "start", error.reason, None, 0)
             self.died()
-
-    # ---- Quarantine ----
 
     def take_out(self, name: str) -> None:
         """Nothing serves from now on, until the filter of that name is resumed."""

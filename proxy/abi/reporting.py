@@ -14,6 +14,15 @@ from proxy.telemetry.metrics import Histogram
 
 log = structlog.get_logger("filter")
 
+SETTINGS = {
+    "fuel": "filters[].fuel",
+    "deadline": "filters[].deadline",
+    "memory": "filters[].memory",
+    "pause": "filters[].limits.pause",
+    "body_buffer": "filters[].limits.body_buffer",
+}
+"""Of each reason that a limit is: the key that admits more (docs/limits.md)."""
+
 
 class Reporting:
     """One configured filter in one worker: its settings and its figures."""
@@ -88,8 +97,15 @@ class Reporting:
             counter = self.errors[function, status] = self.instruments.host_call_errors(function, status)
         counter.value += 1
 
-    def failed(self, callback: str, reason: str, message: str, stream: StreamHost | None, fuel: int) -> None:
-        """Log and count what ended a call."""
+    def usual_fuel(self) -> int:
+        """At least what each of its calls has taken that ended well, and less than twice that."""
+        failed = self.instruments.failed_fuel_counts
+        return next((1 << bits for bits in range(63, 0, -1) if self.fuel_counts[bits] > failed[bits]), 0)
+
+    def failed(
+        self, callback: str, reason: str, message: str, stream: StreamHost | None, fuel: int, seconds: float = 0.0
+    ) -> None:
+        """Log and count what ended a call. `seconds`: what it took; 0 if it was no callback that was stopped."""
         self.instruments.failures(reason).value += 1
         self.faults += 1
         slot = self.slot
@@ -97,6 +113,9 @@ class Reporting:
         slot.failing = self.settings
         if slot.quarantine is not None:
             slot.quarantine.note(self.name, callback, reason, message)
+        if seconds:
+            self.instruments.failed_fuel_counts[fuel.bit_length()] += 1
+            slot.burned(fuel, seconds)
         log.error(
             "filter_failed",
             filter=self.name,
@@ -104,6 +123,7 @@ class Reporting:
             reason=reason,
             message=message,
             fuel_used=fuel,
+            **({"setting": SETTINGS[reason]} if reason in SETTINGS else {}),
             on_failure="open" if self.settings.fail_open else "closed",
             request_id=stream.info.request_id if stream is not None else None,
         )

@@ -31,6 +31,13 @@ class Answer(Protocol):
     @property
     def trailers(self) -> list[tuple[bytes, bytes]]: ...
     @property
+    def head(self) -> bytes:
+        """Empty, or the head of a plain answer, which StreamMemory.load_plain_answer has loaded as so many `fields`."""
+        ...
+
+    @property
+    def fields(self) -> int: ...
+    @property
     def failure(self) -> str:
         """Why it is not the upstream's; "" if it is."""
         ...

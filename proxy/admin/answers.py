@@ -11,8 +11,8 @@ def json_page(body: object, status: int = 200) -> web.Response:
     return web.Response(status=status, body=json.dumps(body, indent=2).encode() + b"\n", content_type="application/json")
 
 
-async def json_body(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object; {} for no body. Raises HTTPBadRequest."""
+async def json_body(request: web.Request, *keys: str) -> dict[str, Any]:
+    """The request's JSON object, with no others than `keys`; {} for no body. Raises HTTPBadRequest."""
     data = await request.read()
     if not data:
         return {}
@@ -24,6 +24,8 @@ async def json_body(request: web.Request) -> dict[str, Any]:
         raise web.HTTPBadRequest(text="the body is not JSON") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body is not a JSON object")
+    if unknown := body.keys() - set(keys):
+        raise web.HTTPBadRequest(text=f"unknown key {json.dumps(min(unknown))}; the keys here are {', '.join(keys)}")
     return body
 
 

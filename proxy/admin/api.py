@@ -110,7 +110,7 @@ class Api:
         return json_page({"level": logs.level_name()})
 
     async def put_log(self, request: web.Request) -> web.Response:
-        level = (await json_body(request)).get("level")
+        level = (await json_body(request, "level")).get("level")
         if level not in LOG_LEVELS[1:]:
             raise web.HTTPBadRequest(text=f"level has to be one of {', '.join(LOG_LEVELS[1:])}")
         before = logs.level_name()
@@ -121,7 +121,7 @@ class Api:
         return json_page({"level": level})
 
     async def post_drain(self, request: web.Request) -> web.Response:
-        stop = (await json_body(request)).get("stop", False)
+        stop = (await json_body(request, "stop")).get("stop", False)
         if not isinstance(stop, bool):
             raise web.HTTPBadRequest(text="stop has to be true or false")
         self.workers.scoreboard.unready = True
@@ -155,7 +155,7 @@ class Api:
 
     async def post_quarantine(self, request: web.Request) -> web.Response:
         name = self.known(request)
-        reason = (await json_body(request)).get("reason", "taken out by the operator")
+        reason = (await json_body(request, "reason")).get("reason", "taken out by the operator")
         if not isinstance(reason, str) or not 0 < len(reason) <= 200:
             raise web.HTTPBadRequest(text="reason has to be a text of 1 to 200 characters")
         if not await self.workers.take_out(name, reason):
@@ -186,7 +186,7 @@ class Api:
         return {"on": True, "seconds_left": round(tap.left(), 1), "sample": tap.sample, "bodies": tap.bodies}
 
     async def put_tap(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
+        body = await json_body(request, "seconds", "sample", "bodies")
         seconds = number_of(body, "seconds", DEFAULT_TAP, 1, LONGEST_TAP)
         sample = number_of(body, "sample", 1.0, 0.0001, 1.0)
         bodies = body.get("bodies", False)

@@ -38,18 +38,18 @@ def add_canaries(app: web.Application, states: States, refresh: Callable[[], Any
 
     async def put_weight(request: web.Request) -> web.Response:
         name, state = await find(request)
-        body = await json_body(request)
+        body = await json_body(request, "weight", "by")
         weight = weight_of(body.get("weight"))
         return await decide(request, name, state, Decision("running", weight, now(), who(request, body)))
 
     async def post_promote(request: web.Request) -> web.Response:
         name, state = await find(request)
-        body = await json_body(request)
+        body = await json_body(request, "by")
         return await decide(request, name, state, Decision("promoted", 1.0, now(), who(request, body)))
 
     async def post_rollback(request: web.Request) -> web.Response:
         name, state = await find(request)
-        body = await json_body(request)
+        body = await json_body(request, "by", "reason")
         reason = str(body.get("reason") or "")[:LONGEST_NAME]
         decision = Decision("rolled_back", 0.0, now(), who(request, body), [reason] if reason else [])
         return await decide(request, name, state, decision)

@@ -3,16 +3,20 @@
 import asyncio
 import os
 import signal
+from ipaddress import ip_address
+from socket import socket
 
 from aiohttp import web
 
 from proxy.admin.app import make_app
 from proxy.admin.guard import Guard
 from proxy.admin.workers import Workers
-from proxy.config.model import Admin
+from proxy.config.operation import Admin
 from proxy.server.contexts import AdminContext
 from proxy.server.process import STOP_NOW
 from proxy.telemetry import logging as logs
+
+log = logs.get_logger("admin")
 
 ANSWER_SECONDS = 0.7
 """For what is being answered when this process is to end: the supervisor waits a second."""
@@ -38,7 +42,14 @@ async def serve(context: AdminContext) -> int:
     await web.SockSite(runner, context.socket).start()
     polling = asyncio.create_task(workers.poll())
     context.ready()
+    if admin.token is None and not on_loopback(context.socket):
+        log.warning("anybody may use the admin port", address=str(admin.address), set="admin.token")
     await stopping.wait()
     polling.cancel()
     await runner.cleanup()
     return 0
+
+
+def on_loopback(listening: socket) -> bool:
+    """Whether only this machine can reach the socket."""
+    return ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback

@@ -15,6 +15,7 @@ log = get_logger("admin")
 LONGEST = 24 * 3600.0
 MOST = 10_000
 LARGEST_BODY = 16 << 20
+KEYS = ("headers", "routes", "errors", "sample", "body", "most", "seconds", "by")
 
 
 def add_record(app: web.Application, files: WishFile, redact: list[str]) -> None:
@@ -24,7 +25,7 @@ def add_record(app: web.Application, files: WishFile, redact: list[str]) -> None
         return json_page(state(files))
 
     async def put(request: web.Request) -> web.Response:
-        wish = wish_of(await json_body(request), redact)
+        wish = wish_of(await json_body(request, *KEYS), redact)
         try:
             await asyncio.to_thread(files.write, wish)
         except OSError as error:

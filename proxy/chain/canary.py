@@ -22,8 +22,8 @@ from proxy.abi.memory import REQUEST_HEADERS
 from proxy.abi.reporting import Reporting
 from proxy.chain.bystander import Bystander
 from proxy.chain.chain import Chain
-from proxy.config.model import Canary as CanaryConfig
-from proxy.config.model import Rollback, Sticky
+from proxy.config.versions import Canary as CanaryConfig
+from proxy.config.versions import Rollback, Sticky
 from proxy.sharing.canaries import (
     CANARY,
     ERRORS,

@@ -14,6 +14,8 @@ from proxy.abi.filter import (
     CONTINUE_RESPONSE,
     FAIL_STREAM,
     FAILED,
+    GRPC_OF_HTTP,
+    GRPC_UNKNOWN,
     LOCAL_REPLY,
     Callbacks,
     LocalReply,
@@ -41,9 +43,6 @@ CLOSE_STREAM = "wasm_close_stream"
 PAUSE_TIMEOUT = "filter_pause_timeout"
 UNAVAILABLE = 14
 """gRPC status of a failed filter."""
-
-GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""HTTP to gRPC (grpc/doc/http-grpc-status-mapping.md); all others are 2, unknown."""
 
 REQUEST_SENT, REQUEST_OVER, RESPONSE_SENT, RESPONSE_OVER = 1, 2, 4, 8
 
@@ -116,6 +115,10 @@ class Chain:
         """The stream's filters, in the config's order, and what they look at."""
         self.filters = filters
         self.parts = parts
+
+    def names(self) -> list[str]:
+        """The stream's filters, in the config's order; without those that look on."""
+        return [filter_.name for filter_ in self.filters if filter_.name]
 
     def take_members(self, members: Sequence[tuple[StreamFilter, Callbacks]]) -> None:
         """`take_part` of filters that are not the same for every stream of the route."""
@@ -317,11 +320,12 @@ class Chain:
         return self.memory.pairs(REQUEST_HEADERS if direction == REQUEST else RESPONSE_HEADERS)
 
     def holds(self, filter_: StreamFilter) -> bool:
-        return any(path.hold_of(filter_) is not None for path in (self.request, self.response))
+        return any(path is not None and path.hold_of(filter_) is not None for path in (self.request_path, self.response_path))
 
     def held(self, filter_: StreamFilter, direction: int) -> bytes | None:
         """What a filter holds of a body and has seen; None if it holds none."""
-        return (self.request if direction == REQUEST else self.response).held(filter_)
+        path = self.request_path if direction == REQUEST else self.response_path
+        return None if path is None or not path.holds else path.held(filter_)
 
     def replace_held(self, filter_: StreamFilter, direction: int, data: bytes) -> None:
         """A filter has edited what it holds."""
@@ -377,8 +381,8 @@ class Chain:
             return
         self.clocked = None
         self.outbox.append(PauseEnded())
-        for path in (self.request, self.response):
-            for other in path.holds.values():
+        for path in (self.request_path, self.response_path):
+            for other in path.holds.values() if path is not None else ():
                 if other.timed and self.clocked is None:
                     self.pause_began(other)
 
@@ -441,17 +445,17 @@ class Chain:
         body = reply.body
         kept = [(k.lower(), v) for k, v in reply.headers if not k.startswith(b":")]
         content_type = self.memory.get(REQUEST_HEADERS, b"content-type") or b""
-        if content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+"):
-            grpc = reply.grpc_status if reply.grpc_status is not None else GRPC_STATUS.get(status, 2)
-            dropped = (b"content-type", b"content-length", b"grpc-status", b"grpc-message")
-            pairs = [(b":status", b"200"), *(pair for pair in kept if pair[0] not in dropped)]
-            pairs += [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % grpc)]
-            if body:
-                pairs.append((b"grpc-message", percent_encoded(body)))
-            self.memory.set_pairs(RESPONSE_HEADERS, pairs)
-            self.info.entered_status = 200
-            return True, b""
         self.info.entered_status = status
+        if content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+"):
+            grpc = reply.grpc_status if reply.grpc_status is not None else GRPC_OF_HTTP.get(status, GRPC_UNKNOWN)
+            pairs = [(b":status", b"200"), *(pair for pair in kept if pair[0] != b"content-length")]
+            replace(pairs, b"content-type", b"application/grpc")
+            if not any(value for name, value in pairs if name == b"grpc-status"):
+                replace(pairs, b"grpc-status", b"%d" % grpc)
+            if body:
+                replace(pairs, b"grpc-message", percent_encoded(body))
+            self.memory.set_pairs(RESPONSE_HEADERS, pairs)
+            return True, b""
         pairs = [(b":status", b"%d" % status)]
         if not body:
             pairs += [pair for pair in kept if pair[0] not in (b"content-type", b"content-length")]
@@ -470,6 +474,12 @@ class Chain:
             pairs.append((b"content-type", b"text/plain"))
         self.memory.set_pairs(RESPONSE_HEADERS, pairs)
         return self.info.method == "HEAD", body
+
+
+def replace(pairs: list[tuple[bytes, bytes]], name: bytes, value: bytes) -> None:
+    """Make this the only field of its name, in the place of the first, or last."""
+    at = next((i for i, pair in enumerate(pairs) if pair[0] == name), len(pairs))
+    pairs[at:] = [(name, value), *(pair for pair in pairs[at:] if pair[0] != name)]
 
 
 def percent_encoded(text: bytes) -> bytes:

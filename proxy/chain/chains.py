@@ -25,7 +25,10 @@ from proxy.chain.empty import EmptyChain
 from proxy.chain.grpc import GrpcOf
 from proxy.chain.recording import Recorder, WishFile
 from proxy.chain.versions import Single, Versioned, Versions, open_versions
-from proxy.config.model import Admin, Config, Filter, Route, with_versions
+from proxy.config.filter import Filter, with_versions
+from proxy.config.model import Config
+from proxy.config.operation import Admin
+from proxy.config.route import Route
 from proxy.sharing.canaries import state_directory
 from proxy.sharing.quarantine import QuarantineBoard
 from proxy.sharing.store import Sharing
@@ -40,7 +43,9 @@ WATCH_SECONDS = 0.25
 
 class FilterStartError(Exception):
     """A filter did not start. `filter` is its place in the config, `lines` are the last that it logged; `cause` is the
-    fault's reason, "" if it refused its configuration."""
+    fault's reason, "" if it refused its configuration; `configuration` is the one that it was given, if it came to that."""
+
+    configuration: bytes | None = None
 
     def __init__(self, filter_: int, name: str, reason: str, lines: Sequence[str], cause: str = "") -> None:
         said = f"; it logged: {' | '.join(lines)}" if lines else ""
@@ -195,7 +200,9 @@ class Chains:
             failed: Plugin | ComponentPlugin = slot.running.plugin
             if self.strict or not self.board.served:
                 place = self.place(failed.name)
-                raise FilterStartError(place, failed.name, error.reason, error.lines, error.cause) from None
+                refused = FilterStartError(place, failed.name, error.reason, error.lines, error.cause)
+                refused.configuration = getattr(slot.running, "configuration", None)
+                raise refused from None
             failed.failed("start", "start", error.reason, None, 0)
             slot.died()
 
@@ -229,6 +236,7 @@ class Chains:
         plugin = Plugin(loader.memory, slot, settings, instruments, prepared.abi, settings.log_level)
         if self.callouts is not None:
             policy = policy_of(filter_)
+            policy.load_plain = loader.memory.load_plain_answer
             plugin.http = http_of(self.callouts, policy)
             if self.grpc is not None and installed() and calls_grpc(prepared):
                 self.grpc.load()

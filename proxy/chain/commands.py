@@ -122,9 +122,11 @@ Command = (
     | Reset
 )
 
-# Ready made, by end_stream: nobody changes a command.
+# Ready made, those of heads by end_stream: nobody changes a command.
 SEND_REQUEST_HEADERS: Final = SendRequestHeaders(False), SendRequestHeaders(True)
 SEND_RESPONSE_HEADERS: Final = SendResponseHeaders(False), SendResponseHeaders(True)
+SEND_REQUEST_END: Final = SendRequestData(b"", True)
+SEND_RESPONSE_END: Final = SendResponseData(b"", True)
 
 REQUEST: Final = 0
 RESPONSE: Final = 1

@@ -29,6 +29,9 @@ class EmptyChain(Chain):
         self.outbox = []
         self.response_begun = False
 
+    def names(self) -> list[str]:
+        return []
+
     def request_headers(self, end_stream: bool) -> None:
         self.outbox.append(SEND_REQUEST_HEADERS[end_stream])
 

@@ -46,7 +46,9 @@ from proxy.abi.memory import REQUEST_TRAILERS, RESPONSE_TRAILERS
 from proxy.chain.commands import (
     REQUEST,
     RESPONSE,
+    SEND_REQUEST_END,
     SEND_REQUEST_HEADERS,
+    SEND_RESPONSE_END,
     SEND_RESPONSE_HEADERS,
     Command,
     PauseRequest,
@@ -70,6 +72,10 @@ ENDS: Final = FAILED | LOCAL_REPLY | CLOSE_REQUEST | CLOSE_RESPONSE
 NEEDS_CHAIN: Final = ENDS | CONTINUE_REQUEST | CONTINUE_RESPONSE
 
 
+SHORT: Final = 4096
+"""Bytes up to which the last piece of what is held is made longer."""
+
+
 class Stop(Enum):
     """Why a filter holds frames."""
 
@@ -84,7 +90,7 @@ class Stop(Enum):
 class Hold:
     """What waits at one filter."""
 
-    __slots__ = ("data", "end", "filter", "headers", "headers_end", "over", "stop", "timed", "trailers")
+    __slots__ = ("end", "filter", "headers", "headers_end", "over", "pieces", "size", "stop", "timed", "trailers")
 
     def __init__(self, filter_: StreamFilter, stop: Stop, headers: bool, headers_end: bool) -> None:
         self.filter = filter_
@@ -93,15 +99,37 @@ class Hold:
         """The headers have not gone on."""
         self.headers_end = headers_end
         """They end the stream."""
-        self.data = bytearray()
+        self.pieces: list[bytes] = []
+        """The data. Only the last may be short: what came byte by byte takes no more memory than in one piece."""
+        self.size = 0
+        """Bytes of it."""
         self.end = False
-        """The end of the stream waits behind `data`."""
+        """The end of the stream waits behind the data."""
         self.trailers = False
-        """Trailers wait behind `data`, and end the stream."""
+        """Trailers wait behind the data, and end the stream."""
         self.over = False
-        """`data` is more than the filter may hold: this side is not read."""
+        """The data is more than the filter may hold: this side is not read."""
         self.timed = False
         """The filter's pause deadline runs: it waits for nothing that the peer has still to send."""
+
+    def add(self, data: bytes) -> None:
+        pieces = self.pieces
+        self.size += len(data)
+        if pieces and len(pieces[-1]) < SHORT:
+            pieces[-1] += data
+        elif data:
+            pieces.append(data)
+
+    def replace(self, data: bytes) -> None:
+        self.pieces = [data] if data else []
+        self.size = len(data)
+
+    @property
+    def data(self) -> bytes:
+        """All of it."""
+        if len(self.pieces) != 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0]
 
 
 class Path:
@@ -114,6 +142,8 @@ class Path:
     headers_commands: tuple[Command, Command]
     """The one that does not end the stream, and the one that does."""
     data_command: type[SendRequestData] | type[SendResponseData]
+    end_command: Command
+    """Nothing but the end."""
     overflows_unseen: bool
     """Data over the limit of a buffering filter ends the stream before, not after the filter has seen it."""
     begun_wait: bool
@@ -144,9 +174,6 @@ class Path:
         self.closed = over
 
     # ---- What differs by direction ----
-
-    def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
-        raise NotImplementedError
 
     def emit(self, command: Command) -> None:
         self.chain.outbox.append(command)
@@ -217,11 +244,11 @@ class Path:
         """Data arrives at filter `start`. Emptied by a filter, it still goes to the others. What it returns is for
         `finish_data`; without `end` it is 0."""
         begun = 0
-        filters, bodies, holds = self.filters, self.bodies, self.holds
+        filters, bodies, holds, request = self.filters, self.bodies, self.holds, self.direction == REQUEST
         for i in range(start, len(filters)):
             hold = holds.get(i) if holds else None
             if hold is not None and hold.stop is Stop.ALL:
-                hold.data += data
+                hold.add(data)
                 hold.end = end
                 self.check_watermark(hold)
                 if begun and self.begun_wait:
@@ -233,13 +260,15 @@ class Path:
             if bodies[i]:
                 if hold is not None and hold.stop is Stop.BUFFER:
                     buffered = True
-                    too_large = len(hold.data) + len(data) > filter_.body_limit
+                    too_large = hold.size + len(data) > filter_.body_limit
                     if too_large and self.overflows_unseen:
                         self.overflow(filter_)
                         return begun
-                    hold.data += data
-                    data = bytes(hold.data)
-                result = self.call_body(filter_, data, end)
+                    hold.add(data)
+                    data = hold.data
+                result = filter_.request_body(data, end) if request else filter_.response_body(data, end)
+                if not result and hold is None:
+                    continue
                 if result & BODY:
                     data = filter_.body
                 if end and result & TRAILERS:
@@ -257,8 +286,8 @@ class Path:
                         return 0
                     return begun
             if hold is not None:
-                if hold.data and not buffered:
-                    data = bytes(hold.data) + data
+                if hold.size and not buffered:
+                    data = hold.data + data
                 self.let_go(i, hold)
                 if hold.headers:
                     self.headers(False, i + 1)
@@ -281,12 +310,12 @@ class Path:
                 return
             filter_ = filters[i]
             buffers = hold is not None and hold.stop is Stop.BUFFER
-            result = self.call_trailers(filter_, bytes(hold.data) if hold is not None and buffers else None)
+            result = self.call_trailers(filter_, hold.data if hold is not None and buffers else None)
             if hold is not None and buffers and result & BODY:
-                hold.data[:] = filter_.body
+                hold.replace(filter_.body)
             if result & NEEDS_CHAIN and self.chain.attend(self, filter_, result):
                 return
-            if hold is not None and buffers and len(hold.data) > filter_.body_limit:
+            if hold is not None and buffers and hold.size > filter_.body_limit:
                 self.overflow(filter_)
                 return
             if result & ACTION and not result & self.continued:
@@ -298,8 +327,8 @@ class Path:
                 self.let_go(i, hold)
                 if hold.headers:
                     self.headers(False, i + 1)
-                if hold.data and not self.closed:
-                    self.feed(i + 1, bytes(hold.data), False)
+                if hold.size and not self.closed:
+                    self.feed(i + 1, hold.data, False)
         if not self.closed:
             self.emit(self.trailers_command())
             self.ended()
@@ -318,12 +347,12 @@ class Path:
             hold = self.holds[i] = Hold(filter_, Stop.DROP, False, False)
         hold.end = end
         if hold.stop is Stop.BUFFER:
-            hold.data[:] = data
+            hold.replace(data)
         elif action in (PAUSE, WATERMARK_ACTION):
-            hold.data += data
+            hold.add(data)
         if action == PAUSE:
             hold.stop = Stop.BUFFER
-            if len(hold.data) > filter_.body_limit:
+            if hold.size > filter_.body_limit:
                 self.overflow(filter_)
                 return
         else:
@@ -332,8 +361,10 @@ class Path:
         self.check_pause(hold)
 
     def send(self, data: bytes, end: bool) -> None:
-        if data or end:
+        if data:
             self.chain.outbox.append(self.data_command(data, end))
+        elif end:
+            self.chain.outbox.append(self.end_command)
         if end:
             self.ended()
 
@@ -354,19 +385,19 @@ class Path:
         self.let_go(i, hold)
         if hold.headers:
             self.headers(hold.headers_end, i + 1)
-        if not (hold.data or hold.end) or self.closed:
+        if not (hold.size or hold.end) or self.closed:
             return
         next_ = i if hold.stop is Stop.ALL else i + 1
         if not hold.trailers:
-            begun = self.feed(next_, bytes(hold.data), hold.end)
+            begun = self.feed(next_, hold.data, hold.end)
             if begun == i + 1 and hold.stop is Stop.ALL and not self.closed:
                 # Envoy: who held everything, and begins them in what is let go of, has their callback too.
                 self.trailers(i)
             else:
                 self.finish_data(begun)
             return
-        if hold.data:
-            self.feed(next_, bytes(hold.data), False)
+        if hold.size:
+            self.feed(next_, hold.data, False)
         if not self.closed:
             self.trailers(next_)
 
@@ -393,14 +424,14 @@ class Path:
     def held(self, filter_: StreamFilter) -> bytes | None:
         """The data that a filter holds and has seen; None if it holds none."""
         hold = self.hold_of(filter_)
-        return None if hold is None or hold.stop is Stop.ALL else bytes(hold.data)
+        return None if hold is None or hold.stop is Stop.ALL else hold.data
 
     def replace_held(self, filter_: StreamFilter, data: bytes) -> None:
         """The filter has edited what it holds."""
         hold = self.hold_of(filter_)
         if hold is None or hold.stop is Stop.ALL:
             return
-        hold.data[:] = data
+        hold.replace(data)
         if hold.stop is Stop.BUFFER and len(data) > filter_.body_limit:
             self.overflow(filter_)
         else:
@@ -416,7 +447,7 @@ class Path:
             self.chain.pause_began(hold)
 
     def check_watermark(self, hold: Hold) -> None:
-        self.mark_over(hold, len(hold.data) > hold.filter.body_limit)
+        self.mark_over(hold, hold.size > hold.filter.body_limit)
 
     def mark_over(self, hold: Hold, over: bool) -> None:
         """This side is read while no hold is over its limit."""
@@ -440,11 +471,9 @@ class RequestPath(Path):
     continued = CONTINUE_REQUEST
     headers_commands = SEND_REQUEST_HEADERS
     data_command = SendRequestData
+    end_command = SEND_REQUEST_END
     overflows_unseen = False
     begun_wait = False
-
-    def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
-        return filter_.request_body(data, end)
 
     def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
         return filter_.request_trailers(held)
@@ -469,11 +498,9 @@ class ResponsePath(Path):
     continued = CONTINUE_RESPONSE
     headers_commands = SEND_RESPONSE_HEADERS
     data_command = SendResponseData
+    end_command = SEND_RESPONSE_END
     overflows_unseen = True
     begun_wait = True
-
-    def call_body(self, filter_: StreamFilter, data: bytes, end: bool) -> int:
-        return filter_.response_body(data, end)
 
     def call_trailers(self, filter_: StreamFilter, held: bytes | None) -> int:
         return filter_.response_trailers(held)
@@ -487,7 +514,7 @@ class ResponsePath(Path):
     def ended(self) -> None:
         """With its response a stream is over: what is left of the request has no reader."""
         self.closed = True
-        self.chain.request.close()
+        self.chain.response_ended()
 
     def overflow(self, filter_: StreamFilter) -> None:
         filter_.overflowed(self.direction)

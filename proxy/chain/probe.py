@@ -16,7 +16,7 @@ from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.chain.commands import REQUEST, RESPONSE, Pairs
 from proxy.chain.shown import text
 from proxy.chain.solo import Solo, status_of
-from proxy.config.model import Probe as ProbeConfig
+from proxy.config.probe import Probe as ProbeConfig
 from proxy.telemetry.metrics import Counter, Registry
 from proxy.telemetry.stream import StreamInfo
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from proxy.abi.component.plugin import ComponentPlugin
+from proxy.abi.component.slot import ComponentSlot
 from proxy.abi.filter import Callbacks, StreamFilter
 from proxy.abi.proxy_wasm.host import (
     DEQUEUE,
@@ -36,10 +37,12 @@ from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.abi.services import Answer, Call, CallRefusedError, Http
 from proxy.abi.services import Pairs as SomePairs
 from proxy.chain.chain import Chain
+from proxy.chain.component_recording import KEPT, arguments_of, told
 from proxy.chain.record_file import KIND, VERSION, Redaction, packed, write
 from proxy.chain.shadow import EVERYTHING, SIDES, Tap
 from proxy.chain.solo import HEADS, TRAILERS
-from proxy.config.model import Filter, Route
+from proxy.config.filter import Filter
+from proxy.config.route import Route
 from proxy.sharing.state_file import StateFile
 from proxy.telemetry.logging import limited
 
@@ -120,6 +123,8 @@ class Recorder:
         self.delivering: RecordedStream | None = None
         """Whose call's answer is being told to its filter."""
         self.kept = files.count()
+        self.components: list[ComponentSlot] = []
+        """Those whose imports are heard."""
         self.https: list[tuple[Plugin | ComponentPlugin, Http | None]] = [(plugin, plugin.http) for plugin in self.plugins]
         log.info("recording_begins", by=wish.by, until=round(wish.until), kept=self.kept)
         for plugin, http in self.https:
@@ -145,8 +150,11 @@ class Recorder:
         self.streams[id(chain)] = stream
         return [(Tap(stream, True), EVERYTHING), *members, (Tap(stream, False), EVERYTHING)]
 
-    def current(self, slot: VmSlot) -> "RecordedStream | None":
+    def current(self, slot: VmSlot | ComponentSlot) -> "RecordedStream | None":
         """The stream for which a filter's callback runs, if it is kept."""
+        if isinstance(slot, ComponentSlot):
+            part = slot.host.stream
+            return None if part is None else self.streams.get(id(part.stream))
         caller = slot.caller or slot.running
         stream = getattr(caller, "stream", None)
         return self.delivering if stream is None else self.streams.get(id(stream))
@@ -158,7 +166,7 @@ class Recorder:
             upstream: str, headers: SomePairs, body: bytes, trailers: SomePairs, timeout: float, done: Callable[[Answer], None]
         ) -> Call:
             plugin = next(plugin for plugin in self.plugins if plugin.name == name)
-            stream = self.current(plugin.slot) if isinstance(plugin, Plugin) else None
+            stream = self.current(plugin.slot)
             if stream is None:
                 return http(upstream, headers, body, trailers, timeout, done)
             number = stream.call(name, upstream, headers, body, timeout)
@@ -186,6 +194,30 @@ class Recorder:
             vm = slot.vm if isinstance(slot, VmSlot) else None
             if vm is not None and not isinstance(vm.store.host, RecordingHost):
                 vm.store.host = RecordingHost(vm.store.host, slot, self)
+            if isinstance(slot, ComponentSlot) and slot not in self.components:
+                self.components.append(slot)
+                slot.linked.replace(lambda name, answer, slot=slot: self.heard(slot, name, answer))  # type: ignore[misc]
+
+    def heard(self, slot: ComponentSlot, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that a component imports, its answers kept."""
+        if name not in KEPT:
+            return answer
+
+        def call(*values: Any) -> Any:
+            given = answer(*values)
+            stream = self.current(slot)
+            if stream is not None:
+                arguments, (status, value) = arguments_of(name, values), told(name, given)
+                if name == "properties.get" and isinstance(value, str) and self.hides(str(arguments[0]).rpartition(".")[2]):
+                    stream.redaction.learn(value.encode())
+                stream.host_call(slot.host.configured.plugin.name, name, arguments, status, value)
+            return given
+
+        return call
+
+    def hides(self, header: str) -> bool:
+        """Is it a header that is redacted?"""
+        return header.lower() in {one.lower() for one in self.wish.redact}
 
     def stop(self, slots: Iterable[Any]) -> None:
         """No more: everything as it was. Streams that are not over are not kept."""
@@ -196,6 +228,8 @@ class Recorder:
             vm = slot.vm if isinstance(slot, VmSlot) else None
             if vm is not None and isinstance(vm.store.host, RecordingHost):
                 vm.store.host = vm.store.host.inner
+        while self.components:
+            self.components.pop().linked.restore()
         self.streams.clear()
 
     def over(self, stream: "RecordedStream") -> None:
@@ -320,7 +354,8 @@ class RecordedStream:
     def configuration(self, name: str) -> bytes | None:
         """What the filter reads as its configuration in this stream, if that is its route's own."""
         part = next((one for one in self.chain.filters if one.name == name), None)
-        root = getattr(getattr(part, "inner", part), "root", None)
+        inner = getattr(part, "inner", part)
+        root = getattr(inner, "root", None) or getattr(inner, "configured", None)
         found: bytes | None = getattr(root, "configuration", None)
         return found if found is not None and found != self.recorder.filters[name][0].config_bytes() else None
 
@@ -366,7 +401,7 @@ class RecordingHost:
 
     def hides(self, path: Any) -> bool:
         """Is it the property of a header that is redacted?"""
-        return isinstance(path, str) and path.rpartition("\0")[2].lower() in {one.lower() for one in self.recorder.wish.redact}
+        return isinstance(path, str) and self.recorder.hides(path.rpartition("\0")[2])
 
 
 def result(host: Host, operation: int, words: tuple[int, ...]) -> Any:

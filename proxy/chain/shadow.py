@@ -26,7 +26,7 @@ from proxy.chain.chain import Chain
 from proxy.chain.commands import REQUEST, RESPONSE, Pairs
 from proxy.chain.shown import difference, text
 from proxy.chain.solo import HEADS, TRAILERS, Leaving, Solo
-from proxy.config.model import Shadow as ShadowConfig
+from proxy.config.versions import Shadow as ShadowConfig
 from proxy.telemetry.logging import limited
 from proxy.telemetry.metrics import Counter, Family, Registry
 

@@ -14,7 +14,7 @@ from proxy.chain.chain import Chain
 from proxy.chain.probe import Probe
 from proxy.chain.recording import Recorder
 from proxy.chain.shadow import EVERYTHING, Shadow, ShadowStream, Tap
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.telemetry.metrics import Registry
 
 Member = tuple[StreamFilter, Callbacks]

@@ -15,7 +15,8 @@ from proxy.chain.chains import Chains
 from proxy.chain.tap import Tap
 from proxy.chain.tracing import Tracer, tracer_of
 from proxy.chain.watched import Call, WatchedChain, Witness
-from proxy.config.model import Config, Route
+from proxy.config.model import Config
+from proxy.config.route import Route
 from proxy.telemetry.stream import StreamInfo
 
 

@@ -2,8 +2,9 @@
 
 import json
 import sys
+from http.client import HTTPException
 from typing import Any, NoReturn
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import click
@@ -11,6 +12,8 @@ import click
 SECONDS = 10.0
 EXIT_NOT_REACHED = 1
 EXIT_REFUSED = 2
+UNAUTHORIZED = 401
+WRITE_TOKEN = "write --token with admin.token of its config, or set PENSTOCK_ADMIN_TOKEN"
 
 
 def admin_options(command: Any) -> Any:
@@ -39,9 +42,15 @@ def ask(admin: str, token: str | None, method: str, path: str, body: object = No
             text = json.loads(text)["error"]
         except (ValueError, KeyError, TypeError):
             text = text.strip() or str(error.reason)
+        if error.code == UNAUTHORIZED:
+            stop(f"{admin} {'takes another token' if token else 'wants a token'}; {WRITE_TOKEN}", EXIT_REFUSED)
         stop(f"{admin} answers {error.code}: {text}", EXIT_REFUSED)
-    except (URLError, OSError, ValueError) as error:
-        stop(f"{admin} can not be asked: {getattr(error, 'reason', error)}; is the gateway running, with this admin address?")
+    except (ValueError, HTTPException):
+        stop(f"{admin} is no admin address of Penstock: what it answers is not JSON; write another --admin")
+    except OSError as error:
+        cause = getattr(error, "reason", error)
+        reason = getattr(cause, "strerror", None) or cause
+        stop(f"{admin} can not be asked: {reason}; is the gateway running, with this admin address?")
 
 
 def stop(problem: str, status: int = EXIT_NOT_REACHED) -> NoReturn:

@@ -43,8 +43,8 @@ def explain(
 
     \b
     Examples:
-      penstock explain config/quickstart.yaml /
-      penstock explain config/quickstart.yaml -u ada:lovelace -H 'accept: text/html' /search?q=x
+      penstock explain gateway.yaml /
+      penstock explain gateway.yaml -u ada:lovelace -H 'accept: text/html' /search?q=x
     """
     from proxy.abi.memory import HeadError
     from proxy.cli.main import load_config

@@ -84,16 +84,16 @@ def test(
 
 def used(player: "Player", results: "list[Result]") -> "Iterator[str]":
     """What the cases made the filter use, as its capabilities."""
+    from fnmatch import fnmatchcase
+
     from proxy.cli.learn import block
     from proxy.sources.asks import imports_of
-    from proxy.wasm.module import format_of
 
     called = sorted({call.cluster for result in results for one in result.played for call in one.calls})
-    data = player.cases.wasm.read_bytes()
-    imported = [] if format_of(data) == "component" else imports_of(data)
+    imported = imports_of(player.cases.wasm.read_bytes())
     functions = player.tracer.called
     yield f"# {player.cases.wasm.name}: by {len(results)} cases"
-    if unused := [name for name in imported if name not in functions]:
+    if unused := [one for one in imported if not any(fnmatchcase(name, one) for name in functions)]:
         yield f"# imported and never called: {', '.join(unused)}"
     yield from block([f"cluster:{name}" for name in called], sorted(functions))
 

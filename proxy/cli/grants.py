@@ -10,7 +10,8 @@ import click
 from proxy.cli.filter_kit import PATH, fail
 
 if TYPE_CHECKING:
-    from proxy.config.model import Capabilities, Config, Filter
+    from proxy.config.filter import Capabilities, Filter
+    from proxy.config.model import Config
     from proxy.sources.policy import Examined
 
 EXIT_FAILED = 1
@@ -34,7 +35,7 @@ def list_filters(config_path: Path, as_json: bool) -> None:
       penstock filter list gateway.yaml
     """
     from proxy.cli.main import load_config
-    from proxy.config.model import with_versions
+    from proxy.config.filter import with_versions
     from proxy.sources.grants_lock import LockError
     from proxy.sources.news import at_hand
 
@@ -91,16 +92,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def admin_filters(config: "Config") -> dict[str, Any] | None:
-    """/filters of the gateway's admin port; None if nobody answers there."""
+    """/filters of the gateway's admin port: nothing of any filter if it does not tell us, None if nobody answers there."""
     import http.client
 
     if config.admin is None or config.admin.address.port == 0:
         return None
     connection = http.client.HTTPConnection(config.admin.address.host, config.admin.address.port, timeout=ASK_SECONDS)
+    headers = {} if config.admin.token is None else {"authorization": f"Bearer {config.admin.token}"}
     try:
-        connection.request("GET", "/filters")
+        connection.request("GET", "/filters", headers=headers)
         response = connection.getresponse()
-        found = json.loads(response.read(1 << 22)) if response.status == 200 else None
+        found = json.loads(response.read(1 << 22)) if response.status == 200 else {}
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
@@ -124,7 +126,7 @@ def accept(config_path: Path, yes: bool, show: bool) -> None:
       penstock filter accept gateway.yaml --show
     """
     from proxy.cli.main import load_config
-    from proxy.config.model import with_versions
+    from proxy.config.filter import with_versions
     from proxy.sources import grants_lock
     from proxy.sources.news import news
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from proxy.abi.component.inspect import ComponentFacts
 from proxy.abi.proxy_wasm.inspect import ExportedCallback, ImportedFunction, Inspection, check_limits, show_size
-from proxy.config.model import Filter, FilterLimits
+from proxy.config.filter import Filter, FilterLimits
 from proxy.config.units import parse_size
 
 LABEL_WIDTH = 13

@@ -46,7 +46,8 @@ def hear(line: str, denials: dict[str, Denials]) -> None:
 
 def learned(config: "Config", denials: Mapping[str, Denials]) -> Iterator[str]:
     """A block for each filter: what it has, what it was denied, and as host functions those that its module imports."""
-    from proxy.config.model import with_versions
+    from proxy.config.filter import with_versions
+    from proxy.sources.asks import imports_of
     from proxy.sources.news import at_hand
 
     for filter_, module in zip(with_versions(config.filters), at_hand(config), strict=True):
@@ -54,7 +55,7 @@ def learned(config: "Config", denials: Mapping[str, Denials]) -> Iterator[str]:
         given = filter_.capabilities
         functions = {*(given.host_functions or ()), *found.functions}
         if given.host_functions is None and not isinstance(module, list):
-            functions |= set(imports(module.data))
+            functions |= set(imports_of(module.data))
         hosts = [*given.allowed_hosts, *sorted(found.hosts - set(given.allowed_hosts))]
         denied = len(found.hosts) + len(found.functions) + len(found.never)
         yield f"# {filter_.name}: {denied or 'nothing'} denied"
@@ -70,18 +71,10 @@ def block(hosts: list[str], functions: list[str]) -> Iterator[str]:
     yield from (f"    - {name}" if re.fullmatch("[a-z0-9_]+", name) else f"    - {json.dumps(name)}" for name in functions)
 
 
-def imports(data: bytes) -> list[str]:
-    """The functions that a proxy-wasm module imports; none for a component, whose imports are not granted one by one."""
-    from proxy.sources.asks import imports_of
-    from proxy.wasm.module import format_of
-
-    return [] if format_of(data) == "component" else imports_of(data)
-
-
 def run(config: "Config", serve: "Callable[[Config], int]") -> int:
     """Serve until told to stop, with the log as JSON on standard error as it comes, then print the blocks. What is denied stays
     denied. Gives the gateway's exit status."""
-    from proxy.config.model import Log
+    from proxy.config.operation import Log
 
     level = "warning" if config.log.level == "error" else config.log.level
     logged = config.model_copy(update={"log": Log(level=level, format="json", access=config.log.access)})

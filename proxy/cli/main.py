@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from proxy.cli import canary, explain, filter_kit, grants, record, reload, signing
+from proxy.cli import canary, explain, filter_kit, grants, record, reload, signing, standard_streams
 
 if TYPE_CHECKING:
     from proxy.config.model import Config
@@ -46,9 +46,12 @@ def main() -> None:
     """A reverse proxy that runs an ordered chain of proxy-wasm filters it does not trust.
 
     \b
-    Start with:
-      penstock run --demo config/quickstart.yaml
+    Start with a filter of your own, which comes with a gateway.yaml:
+      penstock filter new my-filter --lang c
+      penstock filter build my-filter
+      penstock run --demo my-filter/gateway.yaml
     """
+    standard_streams.complete()
 
 
 @main.command()
@@ -67,7 +70,7 @@ def run(config_path: Path, demo: bool, hint: str | None, learning: bool, takeove
 
     \b
     Examples:
-      penstock run config/quickstart.yaml --demo
+      penstock run gateway.yaml --demo
       penstock run gateway.yaml --learn
       penstock run gateway.yaml --takeover
     """
@@ -92,7 +95,7 @@ def check(config_path: Path) -> None:
 
     \b
     Example:
-      penstock check config/quickstart.yaml
+      penstock check gateway.yaml
     """
     config = load_config(config_path)
     from proxy.server.check import check as check_filters

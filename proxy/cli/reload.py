@@ -27,7 +27,7 @@ def reload(config_path: Path | None, pid: int | None) -> None:
 
     \b
     Examples:
-      penstock reload config/quickstart.yaml
+      penstock reload gateway.yaml
       penstock reload
     """
     found = ask(config_path, pid, {"do": "reload"})
@@ -51,7 +51,7 @@ def diff(config_path: Path | None, pid: int | None) -> None:
 
     \b
     Examples:
-      penstock diff config/quickstart.yaml
+      penstock diff gateway.yaml
       penstock diff candidate.yaml --pid 4711
     """
     question: dict[str, Any] = {"do": "diff"}

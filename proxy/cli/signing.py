@@ -79,7 +79,7 @@ def sign(file: Path, key_path: Path, name: str | None, version: str | None) -> N
 
 def checked(path: Path, keys: tuple[str, ...]) -> None:
     """Hold the signature beside a module against keys, each a line `ed25519:...` or a .pub file; ends the process."""
-    from proxy.config.model import TrustedKey
+    from proxy.config.sources import TrustedKey
     from proxy.sources import asks, signature
 
     try:

@@ -84,6 +84,8 @@ def quantity(
         bare = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and place is not None)
         if not least and value in (0, "0") and not isinstance(value, bool):
             return 0.0
+        if unit and value in (0, "0") and bare:
+            raise WrongValueError(f"{show(value)} is too small", f"write {write(least)} or more, such as {example}")
         if unit and bare and not isinstance(value, Secret) and re.fullmatch(r"[0-9]{1,18}", str(value)):
             raise WrongValueError(f"{show(value)} has no unit", f"write {value}{unit}")
         if isinstance(value, str):
@@ -224,9 +226,13 @@ class Choice:
         return {"anyOf": [{"enum": list(values)}, {"type": "string", "pattern": REFERENCE_PATTERN}]}
 
 
+QUOTE = "put it in quotes, as it is written there"
+"""A number does not know how it was written: 007, 1.10, 64 digits that begin with 0."""
+
+
 def as_text(value: object, kind: str, example: str) -> str:
     if not isinstance(value, str):
-        fix = f'write "{show(value)}" in quotes' if isinstance(value, int | float) else f"write text, such as {example}"
+        fix = QUOTE if isinstance(value, int | float) else f"write text, such as {example}"
         raise WrongValueError(f"{show(value)} is not {kind}", fix)
     return value
 
@@ -264,9 +270,26 @@ Token = Annotated[
     str,
     matching("a token", r"[!-~]{16,1000}", "${file:secrets/admin-token}", "16 to 1,000 printable characters without spaces"),
 ]
-HostFunction = Annotated[str, matching("a host function", r"[a-z0-9_*]+", "proxy_get_*", "its name, * standing for any part")]
+HostFunction = Annotated[str, matching("a host function", r"[a-z0-9_.*-]+", "proxy_get_*", "its name, * standing for any part")]
 VariableName = Annotated[str, matching("a variable's name", r"[A-Za-z_][A-Za-z0-9_]*", "MODE", "letters, digits and _")]
-PathPrefix = Annotated[str, matching("a path", r"/[^?#\s]*", "/api/", "a path from its / on, without a query")]
+
+
+def path_matcher() -> Scalar:
+    """A path, or what it begins with. A star is refused: elsewhere it stands for any text, here for itself."""
+    plain = matching("a path", r"/[^?#\s]*", "/api/", "a path from its / on, without a query")
+
+    def read(value: object, place: Place | None) -> str:
+        found: str = plain.parse(value, place)
+        if "*" in found:
+            raise WrongValueError(
+                f"{show(value)} has a *, which stands for itself alone", "write a prefix such as /api/, or a regex"
+            )
+        return found
+
+    return Scalar(read, {"type": "string", "pattern": with_reference(r"/[^?#\s*]*")})
+
+
+PathPrefix = Annotated[str, path_matcher()]
 
 
 def read_method(value: object, place: Place | None) -> str:
@@ -459,9 +482,16 @@ def path(kind: str, directory: bool = False) -> Scalar:
             raise WrongValueError(f"{shown} is not a {'directory' if directory else 'file'}", mend)
         if not os.access(found, os.R_OK):
             raise WrongValueError(f"{shown} can not be read", "make it readable for the gateway's user")
-        return found
+        return shortest(found)
 
     return Scalar(read, {"type": "string", "minLength": 1}, str)
+
+
+def shortest(found: Path) -> Path:
+    """The path as people would write it, `filters/a.wasm` for `config/../filters/a.wasm`; as it is where that is another file,
+    as beyond a symbolic link to a directory."""
+    plain = Path(os.path.normpath(found))
+    return plain if ".." in found.parts and plain.exists() and plain.samefile(found) else found
 
 
 wasm_file = path("a .wasm file")

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from proxy.config import references
 from proxy.config.fields import NAME_PATTERN, NAME_RULE, Place
-from proxy.config.model import Config, Filter
+from proxy.config.filter import Filter
+from proxy.config.model import Config
 from proxy.config.problem import ConfigErrors, KeyPath, show
 from proxy.config.secrets import MASK, Secret, SecretError, resolve
 from proxy.config.validation import validate
 from proxy.config.yaml import Document, parse
 
 LARGEST_FILE = 16 << 20  # bytes
+OPAQUE = frozenset(("config", "vm_config"))
+"""Keys whose values are a filter's own."""
 SMALLEST_CONFIG = "listeners, clusters and routes, as in config/quickstart.yaml"
 
 
@@ -68,7 +71,7 @@ def resolved(document: Document, tree: object, path: KeyPath, base: Path, enviro
     """The tree with `${env:}` and `${file:}` replaced in every text; what can not be is reported."""
     if isinstance(tree, str):
         try:
-            return resolve(tree, base, environ)
+            return resolve(tree, base, environ, template=not OPAQUE.isdisjoint(path))
         except SecretError as error:
             document.report(path, error.problem, error.mend)
             return tree

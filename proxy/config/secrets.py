@@ -1,14 +1,15 @@
 """`${env:NAME}` and `${file:PATH}` in config text, and the strings that carried one.
 
-A reference may stand anywhere in a string value, more than once. `$${` writes a plain `${`. Other uses of `${` are left
-alone: a filter's own config may have a template language.
+A reference may stand anywhere in a string value, more than once. `$${` writes a plain `${`. In a filter's own config other uses
+of `${` are left alone: it may have a template language. Elsewhere they are mistakes: `token: ${TOKEN}` would be a token that
+everybody can guess.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-REFERENCE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<kind>env|file):(?P<name>[^}]*)(?P<end>\}?))")
+REFERENCE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?:(?P<kind>env|file):(?P<name>[^}]*)(?P<end>\}?))?)")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MASK = "***"
 LARGEST_FILE = 1 << 20  # bytes
@@ -32,10 +33,11 @@ class SecretError(Exception):
         self.mend = mend
 
 
-def resolve(text: str, base: Path, environ: Mapping[str, str]) -> str:
+def resolve(text: str, base: Path, environ: Mapping[str, str], *, template: bool = False) -> str:
     """`text` with every reference replaced; a `Secret` if there was one. Relative files are relative to `base`.
 
-    Raises SecretError: variable not set, file not readable, not UTF-8, over 1 MiB, or a malformed reference.
+    `template`: other uses of `${` are left alone. Raises SecretError: variable not set, file not readable, not UTF-8, over
+    1 MiB, or a malformed reference.
     """
     if "${" not in text:
         return text
@@ -45,6 +47,12 @@ def resolve(text: str, base: Path, environ: Mapping[str, str]) -> str:
         nonlocal secret
         if match["escape"] is not None:
             return "${"
+        if match["kind"] is None:
+            if template:
+                return match[0]
+            raise SecretError(
+                "${ stands before neither env: nor file:", "write ${env:NAME} or ${file:PATH}, or $${ for a plain ${"
+            )
         secret = True
         kind, name = match["kind"], match["name"]
         if not match["end"]:

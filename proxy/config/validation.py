@@ -17,6 +17,9 @@ from proxy.config.yaml import Document
 T = TypeVar("T", bound=BaseModel)
 
 MISSING = object()
+ENVOYS = frozenset(("static_resources", "dynamic_resources", "layered_runtime", "cluster_manager", "overload_manager", "node"))
+KONGS = frozenset(("_format_version", "_transform", "services", "upstreams", "consumers", "plugins"))
+"""Keys at the top of the configs that people come with."""
 
 
 def validate(model: type[T], document: Document, value: object, place: Place) -> T | None:
@@ -69,6 +72,9 @@ def describe_unknown_key(model: type[BaseModel], path: KeyPath) -> tuple[str, st
     key = str(path[-1])
     known = list(section_fields(model, path[:-1]))
     problem = f'unknown key "{key}"'
+    if is_foreign(path):
+        owner = "Envoy" if key in ENVOYS else "Kong"
+        return problem, f"this is a config of {owner}: docs/migrating.md says how to write it here"
     if near := near_key(model, path):
         return problem, f"write {near}"
     for name, field in section_fields(model, path[:-1]).items():
@@ -77,8 +83,15 @@ def describe_unknown_key(model: type[BaseModel], path: KeyPath) -> tuple[str, st
     return problem, f"remove it; the keys here are {', '.join(known)}"
 
 
+def is_foreign(path: KeyPath) -> bool:
+    """An unknown key that another gateway's config has at its top."""
+    return len(path) == 1 and (path[0] in ENVOYS or path[0] in KONGS)
+
+
 def near_key(model: type[BaseModel], path: KeyPath) -> str | None:
     """The key of the section that the unknown key at the path was probably meant to be."""
+    if is_foreign(path):
+        return None
     near = get_close_matches(str(path[-1]).lower(), list(section_fields(model, path[:-1])), 1)
     return near[0] if near else None
 

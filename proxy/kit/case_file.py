@@ -38,7 +38,7 @@
           metrics: {name: value}  # counters and gauges, at the end
           failure: fuel           # a callback ended so (fuel, deadline, trap, memory, ...); without it, none may
           fuel: 20000             # no callback of the exchange takes more
-          memory: 2MiB            # the filter's memory has no more at the end
+          memory: 2MiB            # its linear memory has no more at the end; of a component, its largest instance's
       - name: text
         exchanges:                # several, on one VM, each with request, response, calls, wait, expect
           - {...}

@@ -16,7 +16,9 @@ from proxy.abi.proxy_wasm.load import Prepared
 from proxy.chain.chain import Chain
 from proxy.chain.shown import difference, field_text
 from proxy.chain.watched import WatchedChain
-from proxy.config.model import Config, Listener, Route
+from proxy.config.listener import Listener
+from proxy.config.model import Config
+from proxy.config.route import Route
 from proxy.kit.bodies import Bodies
 from proxy.kit.calls import ScriptedCalls
 from proxy.kit.cases import ScriptedCall, Sent
@@ -92,10 +94,10 @@ def play(
 
         return router.match(header(":method") or "", header(":authority") or "", header(":path") or "", header)
 
-    hear, say = (tracer.hear, tracer.say) if tracer is not None else (None, None)
+    hear = tracer.hear if tracer is not None else None
     with (
         Hearing(config.log.level) as hearing,
-        Runtime(config, prepared, clock, 1, hear, heads_of(config.listeners[0]), calls, say) as runtime,
+        Runtime(config, prepared, clock, 1, hear, heads_of(config.listeners[0]), calls, tracer) as runtime,
     ):
         steps: list[Step] = []
         known: dict[int, Pairs] = {}

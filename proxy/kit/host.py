@@ -19,8 +19,15 @@ class KitHost(Host):
         self.now = clock.nanoseconds
         self.random_bytes = source.randbytes
         self.listener = listener
+        self.refusal = ""
+        """Why the last host function refused, if a trace has not told it yet."""
 
     def __call__(self, operation: int) -> int:
         if operation == DENIED and self.listener is not None and self.listener(self.slot, self.words(1)[0]):
             return OK
         return super().__call__(operation)
+
+    def note_error(self) -> int:
+        argument, why = self.memory.words_at(self.memory.at.arguments + 48, 2)
+        self.refusal = f"{self.core_text(argument)}: {self.core_text(why)}" if why else self.reason
+        return super().note_error()

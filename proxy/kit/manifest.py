@@ -1,4 +1,4 @@
-"""A filter's manifest, filter.yaml, against its module: digest, ABI, imports and grants, configuration schema."""
+"""A filter's manifest, filter.yaml, against its module or component: digest, ABI, imports and grants, configuration schema."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import yaml
 
+from proxy.abi.component.inspect import ComponentFacts
+from proxy.abi.component.worlds import EXPORTED, PREFIX, WORLDS, function_name
 from proxy.abi.proxy_wasm.inspect import Inspection, check_limits, inspect
-from proxy.config.model import Filter, FilterLimits
+from proxy.config.filter import Filter, FilterLimits
 from proxy.config.units import parse_size
 from proxy.kit.case_file import FILE as CASES
 from proxy.kit.case_file import read
@@ -99,14 +101,20 @@ def verify(path: Path) -> Verdict:
     except (OSError, ModuleError) as error:
         raise ManifestError(f"{module}: {error}") from None
     digest(found, data, module, inspection.sha256)
-    abi = f"proxy-wasm {inspection.abi_version}"
+    component = inspection.component
+    abi = f"proxy-wasm {inspection.abi_version}" if component is None else abi_of(component)
     said = str(data.get("abi"))
-    found.hold(f"ABI {abi}", [] if said == abi else [f"abi: is {said!r}, the module's is {abi!r}; write abi: {abi}"])
+    if abi:
+        found.hold(f"ABI {abi}", [] if said == abi else [f"abi: is {said!r}, the module's is {abi!r}; write abi: {abi}"])
     grants = data.get("grants")
-    if isinstance(grants, dict):
-        imports(found, grants, [str(name) for name in data.get("linked") or ()], inspection)
+    if abi and isinstance(grants, dict):
+        linked = [str(name) for name in data.get("linked") or ()]
+        if component is None:
+            imports(found, grants, linked, inspection)
+        else:
+            interfaces(found, grants, linked, component)
     limits = check_limits(inspection, FilterLimits(), parse_size(Filter.model_fields["memory"].default))
-    found.hold("it loads under the default limits", [f"module: {text}" for text in limits])
+    found.hold("it loads under the default limits", [f"{inspection.kind}: {text}" for text in limits])
     schema(found, data, manifest.parent)
     if module.with_name(module.name + SUFFIX).is_file():
         found.notes.append("it has a signature, which was not looked at: write --key KEY")
@@ -161,7 +169,7 @@ def digest(found: Findings, data: Mapping[str, Any], module: Path, actual: str) 
 def imports(found: Findings, grants: Mapping[str, Any], linked: Sequence[str], inspection: Inspection) -> None:
     """What the module imports has to be asked for, and nothing else; but for what is `linked`: an SDK brings it along and the
     filter never calls it."""
-    patterns = [str(one["name"]) for one in grants.get("host_functions", ()) if isinstance(one, dict) and one.get("name")]
+    patterns = asked(grants)
     imported = sorted({one.name.partition(".")[2] for group in (inspection.imports or {}).values() for one in group})
     unmet = [name for name in imported if name not in linked and not any(fnmatchcase(name, pattern) for pattern in patterns)]
     surplus = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in imported)]
@@ -174,6 +182,54 @@ def imports(found: Findings, grants: Mapping[str, Any], linked: Sequence[str], i
     besides = f", but for {len(linked)} that it does not call" if linked else ""
     found.hold(f"{len(imported)} imports, each of them asked for{besides}", problems)
     if any(name in CALLS and name not in linked for name in imported) and not grants.get("allowed_hosts"):
+        found.notes.append("it can make calls, and grants.allowed_hosts names nobody")
+
+
+def asked(grants: Mapping[str, Any]) -> list[str]:
+    """The host functions that a manifest asks for; an entry without a name is `form`'s."""
+    return [str(one["name"]) for one in grants.get("host_functions", ()) if isinstance(one, dict) and one.get("name")]
+
+
+def abi_of(component: ComponentFacts) -> str:
+    """The package and version that a component was built for, as `penstock:filter@0.1.0`; "" of one that is no filter, which
+    would not load."""
+    exported = next((name for name in component.exports if name.startswith(EXPORTED)), None)
+    return "" if exported is None else f"{PREFIX[:-1]}@{exported.removeprefix(EXPORTED)}"
+
+
+def interfaces(found: Findings, grants: Mapping[str, Any], linked: Sequence[str], component: ComponentFacts) -> None:
+    """A component imports whole interfaces: of each it has to ask for a function at least, by names such as `kv.get`, and for
+    none of an interface that it does not import."""
+    known = {interface.partition("@")[0]: found for world in WORLDS for interface, found in world.imports.items()}
+    imported = {name: [function_name(name, one) for one in known.get(name.partition("@")[0], ())] for name in component.imports}
+    imported = {name: names for name, names in imported.items() if names}  # `types` has no functions
+    functions = [name for names in imported.values() for name in names]
+    patterns = asked(grants)
+
+    def any_of(names: Sequence[str], patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+    problems = [
+        f"grants.host_functions: {name} is imported, and nothing of it is asked for; add {{ name: {names[0]}, reason: ... }}"
+        for name, names in imported.items()
+        if not any_of(names, [*patterns, *linked])
+    ]
+    problems += [
+        f"grants.host_functions: {pattern} is asked for, and is of no interface that is imported; remove it"
+        for pattern in patterns
+        if not any_of(functions, [pattern])
+    ]
+    problems += [f"linked: {pattern} is asked for as well; remove it here" for pattern in linked if pattern in patterns]
+    problems += [
+        f"linked: {pattern} is of no interface that is imported; remove it"
+        for pattern in linked
+        if not any_of(functions, [pattern])
+    ]
+    besides = sum(not any_of(names, patterns) for names in imported.values())
+    but = f", but for {besides} that it does not call" if besides else ""
+    plural = "" if len(imported) == 1 else "s"
+    found.hold(f"{len(imported)} imported interface{plural}, each of them asked for{but}", problems)
+    if any_of(["http-client.send"], patterns) and not grants.get("allowed_hosts"):
         found.notes.append("it can make calls, and grants.allowed_hosts names nobody")
 
 

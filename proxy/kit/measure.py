@@ -38,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All callbacks. `memory`: most bytes of linear memory, 0 of components; `fuel_per_millisecond` on this machine, of
+    """All callbacks. `memory`: most bytes of linear memory; `fuel_per_millisecond` on this machine, of
     nearly all; `suggested_fuel` for the filter's `fuel`, 0 if nothing was called."""
 
     callbacks: Sequence[Measured]
@@ -54,7 +54,7 @@ class Measurement:
 def measure(player: Player, rounds: int) -> Measurement:
     """Raises CaseError, SetupError, RefusedError; cases that expect a fault are left out."""
     callbacks: list[Callback] = []
-    exchanges = 0
+    exchanges = memory = 0
     with Hearing("error"):
         for case in player.cases.cases:
             if any(one.expected.failure is not None for one in case.exchanges):
@@ -69,6 +69,7 @@ def measure(player: Player, rounds: int) -> Measurement:
                         exchanges += 1
                     calls.over()
                 callbacks += runtime.meter.callbacks
+                memory = max(memory, runtime.used_memory())  # it never shrinks
     if not exchanges:
         raise CaseError(f"{player.cases.file}: has no case that could be measured")
     names = sorted({one.name for one in callbacks})
@@ -79,7 +80,7 @@ def measure(player: Player, rounds: int) -> Measurement:
     return Measurement(
         found,
         exchanges,
-        max((one.memory for one in callbacks), default=0),
+        memory,
         round(sum(one.fuel for one in steady) / seconds / 1000) if seconds else 0,
         rounded(HEADROOM * max((one.fuel_p999 for one in found), default=0)),
     )

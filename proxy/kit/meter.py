@@ -9,13 +9,12 @@ from proxy.abi.proxy_wasm.plugin import Plugin
 
 
 class Callback(NamedTuple):
-    """One call into a filter. `memory`: bytes of its linear memory afterwards, 0 of a component: they can not be told."""
+    """One call into a filter."""
 
     filter: str
     name: str
     fuel: int
     seconds: float
-    memory: int
 
 
 class Total:
@@ -76,9 +75,7 @@ class Meter:
             running["fuel"] = fuel
 
         def took(seconds: float) -> None:
-            vm = plugin.slot.vm if isinstance(plugin, Plugin) else None
-            memory = vm.store.guest_memory() if vm is not None else 0
-            self.callbacks.append(Callback(plugin.name, running["name"], running["fuel"], seconds, memory))
+            self.callbacks.append(Callback(plugin.name, running["name"], running["fuel"], seconds))
             self.after()
 
         own: Any = plugin

@@ -25,7 +25,7 @@ from proxy.kit.tracing import Tracer, traced
 
 @dataclass(slots=True)
 class Played:
-    """One exchange of a case, and everything that was seen of it. `memory` in bytes, None if it can not be told."""
+    """One exchange of a case, and everything that was seen of it. `memory` in bytes."""
 
     outcome: Outcome
     lines: Sequence[Line]
@@ -33,7 +33,7 @@ class Played:
     callbacks: Sequence[Callback]
     calls: Sequence[MadeCall]
     metrics: Mapping[str, int]
-    memory: int | None
+    memory: int
     problems: list[str]
 
 
@@ -117,8 +117,8 @@ class Player:
 
     def runtime(self, settings: Mapping[str, Any], configuration: bytes, clock: float, seed: int) -> Runtime:
         config, prepared = self.prepared(settings, configuration)
-        hear, say = (self.tracer.hear, self.tracer.say) if self.tracing else (None, None)
-        runtime = Runtime(config, prepared, Clock(clock), seed, hear, say=say)
+        hear, trace = (self.tracer.hear, self.tracer) if self.tracing else (None, None)
+        runtime = Runtime(config, prepared, Clock(clock), seed, hear, trace=trace)
         runtime.calls.known = self.clusters
         return runtime
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 FILTERS: Final = Path(__file__).parents[2] / "filters"
 """Of the repository: what the wheel has copied into its templates lies there."""
 
-MANIFEST: Final = "filter.yaml"
+GATEWAY: Final = "gateway.yaml"
 NAMES: Final = {"gitignore": ".gitignore", "app.py.template": "app.py"}
 """Files of templates that would mean something here under their own names."""
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -50,6 +51,8 @@ class Language:
     environment: Callable[[], Mapping[str, str]] = dict
     grants: Mapping[str, str] = field(default_factory=dict)
     """What its modules import beside what the template's filter calls."""
+    linked: Sequence[str] = ()
+    """What they import beside that and never call: of some toolchains the whole world."""
     component: bool = False
     stub_wasi: bool = False
     """Of a component whose compiler cannot do without WASI."""
@@ -206,6 +209,8 @@ LANGUAGES: Final = {
 }  # fmt: skip
 
 WIT: Final = {"wit/filter.wit": "../wit/filter.wit"}
+WHOLE_WORLD: Final = ("config.*", "kv.*", "http-client.*", "metrics.*", "properties.*", "clock.*", "random.*")
+"""What a toolchain imports that leaves nothing out, less what the template's filter calls."""
 COMPONENT_LANGUAGES: Final = {
     "c": Language(
         "C", "component-c", "src/component.c", ZIG, without_zig, component_c,
@@ -220,13 +225,15 @@ COMPONENT_LANGUAGES: Final = {
         "Go", "component-go", "go.mod", f"Go 1.24 or later ({GO})", without_go, component_go,
         {**WIT, "penstock/penstock.go": "component-go/penstock/penstock.go"},
         made=CORE, environment=lambda: GO_ENVIRONMENT, component=True, stub_wasi=True,
+        grants={"clock.*": "Go's runtime", "random.*": "Go's runtime"},
     ),
     "javascript": Language(
-        "JavaScript", "component-javascript", "filter.js", NODE, without_npm, component_javascript, WIT, component=True
+        "JavaScript", "component-javascript", "filter.js", NODE, without_npm, component_javascript, WIT, component=True,
+        linked=WHOLE_WORLD,
     ),
     "python": Language(
         "Python", "component-python", "src/app.py", COMPONENTIZE_PY, without_componentize_py, component_python, WIT,
-        component=True,
+        linked=WHOLE_WORLD, component=True,
     ),
 }  # fmt: skip
 KINDS: Final = {"proxy-wasm": LANGUAGES, "component": COMPONENT_LANGUAGES}
@@ -238,6 +245,7 @@ BASE_GRANTS: Final = {
     "proxy_replace_header_map_value": "sets x-hello",
     "proxy_send_local_response": "answers blocked requests",
 }
+COMPONENT_GRANTS: Final = {"logging.log": "says what it blocks"}
 
 
 def create(name: str, language: str, parent: Path, kind: str = "proxy-wasm") -> Path:
@@ -254,13 +262,12 @@ def create(name: str, language: str, parent: Path, kind: str = "proxy-wasm") -> 
         "NAME": name,
         "LANGUAGE": chosen.title,
         "NEEDS": chosen.needs,
-        "GRANTS": grants_text({**BASE_GRANTS, **chosen.grants}),
+        "GRANTS": grants_text({**(COMPONENT_GRANTS if chosen.component else BASE_GRANTS), **chosen.grants}),
+        "LINKED": json.dumps(chosen.linked),
     }
     try:
         for source in chosen.templates:
             for file in sorted(path for path in source.rglob("*") if path.is_file()):
-                if chosen.component and file.name == MANIFEST:  # it names host functions
-                    continue
                 target = folder / file.relative_to(source)
                 write(target.with_name(NAMES.get(target.name, target.name)), file.read_text(), texts)
         for place, library in chosen.libraries.items():
@@ -293,7 +300,10 @@ def language_of(folder: Path) -> Language:
 
 
 def newer_than(module: Path) -> str:
-    """A source of the project that was changed after its module was built; "" if there is none, or no project."""
+    """A source of the project that was changed after its module was built; "" if there is none, or no project. What `create`
+    has made has a gateway.yaml; a folder that only looks like it has a build of its own."""
+    if not (module.parent / GATEWAY).is_file():
+        return ""
     try:
         language_of(module.parent)
         built = module.stat().st_mtime

@@ -3,6 +3,7 @@ came out differently, of the same filters or with another module in one's place.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxy.abi.component.slot import ComponentSlot
 from proxy.abi.proxy_wasm.host import ENQUEUE, GET_SHARED, OK, RANDOM, RESOLVE_QUEUE, SET_SHARED, TIME, Host
 from proxy.abi.proxy_wasm.slot import VmSlot
+from proxy.chain.component_recording import KEPT, Answer, answer_of, arguments_of
 from proxy.chain.record_file import FormatError, packed, unpacked
 from proxy.chain.recording import TEXTS, WORDS
 from proxy.chain.shown import difference
-from proxy.config.model import Config, Route
+from proxy.config.model import Config
+from proxy.config.route import Route
 from proxy.kit.calls import ScriptedCalls
 from proxy.kit.cases import ScriptedCall, Sent
 from proxy.kit.clock import Clock
@@ -123,6 +127,8 @@ class Answers:
         self.waiting: dict[str, deque[tuple[int, Any]]] = defaultdict(deque)
         self.last: dict[str, tuple[int, Any]] = {}
         self.unknown: list[str] = []
+        self.recorded = {name: recorded for recorded, name in other.items()}
+        """The name in the recording of each that may be in a config."""
         for call in recording.host_calls:
             name = other.get(call["filter"], call["filter"])
             self.waiting[key(name, call["function"], call["arguments"])].append((call["status"], call["value"]))
@@ -135,7 +141,9 @@ class Answers:
         found = self.last.get(name)
         if found is None:
             shown = ", ".join(str(one) for one in arguments)
-            self.unknown.append(f"{filter_}: {function}({shown}) is not in the recording; it got the kit's answer")
+            self.unknown.append(
+                f"{self.recorded.get(filter_, filter_)}: {function}({shown}) is not in the recording; it got the kit's answer"
+            )
         return found
 
 
@@ -186,6 +194,20 @@ class ReplayHost:
         return status
 
 
+def replayed(slot: ComponentSlot, answers: Answers, name: str, answer: Answer) -> Answer:
+    """A function that a component imports: gives the recorded answers to what is called for the stream."""
+    if name not in KEPT:
+        return answer
+
+    def call(*values: Any) -> Any:
+        if slot.host.stream is None:
+            return answer(*values)
+        found = answers.take(slot.host.configured.plugin.name, name, arguments_of(name, values))
+        return answer(*values) if found is None else answer_of(name, *found)
+
+    return call
+
+
 class ReplayedStream(Stream):
     """A stream that is what the recorded one was, to its filters too."""
 
@@ -207,7 +229,7 @@ def replay(recording: Recording, module: Path | None = None, only: str | None = 
     notes: list[str] = []
     entries, other = settings_of(recording, config, notes)
     if module is not None:
-        place(entries, module, only)
+        place(entries, module, other, only)
     with Hearing() as hearing:
         whole = config_of(entries)
         clock = Clock(recording.first["time"])
@@ -217,6 +239,8 @@ def replay(recording: Recording, module: Path | None = None, only: str | None = 
             for slot in runtime.chains.slots.values():
                 if isinstance(slot, VmSlot) and slot.vm is not None and isinstance(slot.vm.store.host, Host):
                     slot.vm.store.host = ReplayHost(slot.vm.store.host, slot, answers)
+                elif isinstance(slot, ComponentSlot):
+                    slot.linked.replace(lambda name, answer, slot=slot: replayed(slot, answers, name, answer))  # type: ignore[misc]
             started = len(hearing.logged)
 
             def route(info: StreamInfo, runtime: Runtime) -> Route | None:
@@ -229,9 +253,11 @@ def replay(recording: Recording, module: Path | None = None, only: str | None = 
             notes.append("the recording has no answer of the service: a 504 stands for it")
         notes += [*outcome.notes, *dict.fromkeys(answers.unknown)]
         differences = [*compare(recording, outcome), *compare_calls(recording, made)]
-        faults = list(hearing.faults)
+        recorded = answers.recorded
+        faults = [dataclasses.replace(one, filter=recorded.get(one.filter, one.filter)) for one in hearing.faults]
+        lines = [dataclasses.replace(one, filter=recorded.get(one.filter, one.filter)) for one in hearing.logged[started:]]
         differences += [f"fault: {one.filter}: {one.callback}: {one.reason}: {one.message}" for one in faults]
-        return Replayed(differences, notes, outcome, list(hearing.logged[started:]), faults)
+        return Replayed(differences, notes, outcome, lines, faults)
 
 
 def settings_of(recording: Recording, config: Config | None, notes: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -258,11 +284,11 @@ def settings_of(recording: Recording, config: Config | None, notes: list[str]) -
     return entries, other
 
 
-def place(entries: list[dict[str, Any]], module: Path, only: str | None) -> None:
+def place(entries: list[dict[str, Any]], module: Path, other: dict[str, str], only: str | None) -> None:
     """Raises FormatError."""
-    chosen = [entry for entry in entries if only is None or entry["name"] == only.replace("@", ".")]
+    chosen = [entry for entry in entries if only is None or entry["name"] == other.get(only, only)]
     if len(chosen) != 1:
-        names = ", ".join(entry["name"] for entry in entries)
+        names = ", ".join(other)
         raise FormatError(f"say with --filter in the place of which filter the module stands: {names}")
     chosen[0]["wasm"] = str(module)
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from proxy.abi.component.load import PreparedComponent
 from proxy.abi.component.plugin import ComponentPlugin
 from proxy.abi.memory import HeadOptions
 from proxy.abi.proxy_wasm.load import LoadError, Prepared, prepare, shares
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.chain.chains import Chains, FilterStartError, space_of
-from proxy.config.model import Config, Filter
+from proxy.config.filter import Filter
+from proxy.config.model import Config
 from proxy.kit.calls import ScriptedCalls
 from proxy.kit.clock import Clock
-from proxy.kit.component import KitComponentHost, Say
+from proxy.kit.component import KitComponentHost, Trace
 from proxy.kit.host import KitHost, Listener
 from proxy.kit.meter import Meter
 from proxy.sharing.limits import limits_by_space
@@ -82,7 +82,7 @@ def configured(prepared: Prepared, configuration: bytes) -> Prepared:
 class Runtime:
     """Filters that have been started; close it, or use `with`. Raises RefusedError.
 
-    `listener` hears what tracing modules tell (tracing.py), and `say` takes what components' traces say; `heads`: what is
+    `listener` hears what tracing modules tell (tracing.py), and `trace` what components' tell; `heads`: what is
     done to heads that come in.
     """
 
@@ -95,7 +95,7 @@ class Runtime:
         listener: Listener | None = None,
         heads: HeadOptions = LOCAL,
         calls: ScriptedCalls | None = None,
-        say: Say | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.clock = clock
         self.config = config
@@ -114,7 +114,7 @@ class Runtime:
         chains.services = self.chains.services._replace(
             later=clock.later,
             host=lambda slot: KitHost(slot, clock, source, listener),
-            component_host=lambda world: KitComponentHost(world, clock, source, say),
+            component_host=lambda world: KitComponentHost(world, clock, source, trace),
         )
         try:
             self.chains.load()
@@ -161,12 +161,12 @@ class Runtime:
                 found[name] = int(shown.value) if shown is not None else sum(metrics.histograms[cell].counts)
         return found
 
-    def used_memory(self) -> int | None:
-        """Bytes of the filters' linear memories; None: there is a component, whose memories nobody can look at."""
-        if any(isinstance(one, PreparedComponent) for one in self.chains.prepared.filters):
-            return None
+    def used_memory(self) -> int:
+        """Bytes of the filters' linear memories; of a component, of its largest instance."""
         vms = [plugin.slot.vm for plugin in self.plugins if isinstance(plugin, Plugin)]
-        return sum(vm.store.guest_memory() for vm in vms if vm is not None)
+        hosts = [plugin.slot.host for plugin in self.plugins if isinstance(plugin, ComponentPlugin)]
+        components = sum(host.memory() for host in hosts if isinstance(host, KitComponentHost))
+        return sum(vm.store.guest_memory() for vm in vms if vm is not None) + components
 
     def finish(self) -> None:
         """The end of the filters' life: proxy_on_done and proxy_on_delete of the roots."""

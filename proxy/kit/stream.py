@@ -19,7 +19,7 @@ from proxy.abi.memory import (
     HeadError,
 )
 from proxy.chain import commands
-from proxy.config.model import Route
+from proxy.config.route import Route
 from proxy.kit.cases import Sent
 from proxy.kit.clock import Timer
 from proxy.kit.runtime import Runtime

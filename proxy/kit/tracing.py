@@ -28,6 +28,7 @@ from proxy.abi.proxy_wasm.link import (
 from proxy.abi.proxy_wasm.load import Prepared, PreparedFilter
 from proxy.abi.proxy_wasm.signatures import WASI_MODULES, WASI_VARIANTS
 from proxy.abi.proxy_wasm.slot import VmSlot
+from proxy.kit.host import KitHost
 from proxy.kit.shown import arguments_text, callback_text, result_text
 from proxy.wasm.cache import load_or_compile
 from proxy.wasm.compile import Request
@@ -188,13 +189,22 @@ class Tracer:
             if text:
                 self.lines.append(f"  -> {text}")
         else:
-            self.lines.append(f"  {entry.name}({entry.shown[0]}) -> {text}")
+            self.lines.append(f"  {entry.name}({entry.shown[0]}) -> {text}{refusal(slot) if result else ''}")
 
     def abandon(self) -> None:
         """A callback begins: what has not returned was ended."""
         for entry in reversed(self.entries):
             self.lines.append(f"  {'' if entry.item is None else entry.name + ' '}-> did not return")
         self.entries.clear()
+
+
+def refusal(slot: VmSlot) -> str:
+    """Why the host function that has just returned refused, in brackets."""
+    host = slot.vm.store.host if slot.vm is not None else None
+    if not isinstance(host, KitHost) or not host.refusal:
+        return ""
+    text, host.refusal = f" ({host.refusal})", ""
+    return text
 
 
 def peek(slot: VmSlot) -> Callable[[int, int], bytes | None]:

@@ -18,9 +18,9 @@ def problems(
     faults: Sequence[Fault],
     callbacks: Sequence[Callback],
     metrics: Mapping[str, int],
-    memory: int | None,
+    memory: int,
 ) -> list[str]:
-    """What is wrong with an exchange; empty if nothing is. `memory` in bytes; None: it can not be told."""
+    """What is wrong with an exchange; empty if nothing is. `memory` in bytes."""
     found = failure_problems(expected, faults)
     found += request_problems(expected.upstream, outcome.upstream)
     found += response_problems(expected.downstream, outcome)
@@ -34,9 +34,7 @@ def problems(
         most = max(callbacks, key=lambda one: one.fuel)
         if most.fuel > expected.fuel:
             found.append(f"fuel: expected at most {expected.fuel:,}, {most.name} took {most.fuel:,}")
-    if expected.memory is not None and memory is None:
-        found.append("memory: how much a component has can not be told; limit it instead, by filter: {memory: ...}")
-    elif expected.memory is not None and memory is not None and memory > expected.memory:
+    if expected.memory is not None and memory > expected.memory:
         found.append(f"memory: expected at most {expected.memory:,} bytes, got {memory:,}")
     return found + [f"note: {note}" for note in outcome.notes if found]
 

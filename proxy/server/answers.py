@@ -1,18 +1,15 @@
 """Ready answers for requests that never become a stream (no chain has seen them): short, plain, closing."""
 
+from email.utils import formatdate
 from http import HTTPStatus
 
 
-def plain_answer(status: int) -> bytes:
-    """A whole HTTP/1.1 response; its text is ours alone, nothing of the request is in it."""
+def plain_answer(status: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the date of an HTTP/1.1 response: nothing of the request is in it."""
     phrase = HTTPStatus(status).phrase
     body = phrase.lower().encode()
-    return b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        status,
-        phrase.encode(),
-        len(body),
-        body,
-    )
+    before = b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ndate: " % (status, phrase.encode())
+    return before, b"\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -21,5 +18,6 @@ PLAIN = {status: plain_answer(status) for status in (400, 404, 405, 408, 413, 41
 
 
 def plain(status: int) -> bytes:
-    """The ready answer for a status; one for the class (400, 500) if there is none for it."""
-    return PLAIN.get(status) or PLAIN[400 if status < 500 else 500]
+    """The ready answer for a status, with the date (RFC 9110 6.6.1); one for the class (400, 500) if there is none for it."""
+    before, behind = PLAIN.get(status) or PLAIN[400 if status < 500 else 500]
+    return before + formatdate(usegmt=True).encode() + behind

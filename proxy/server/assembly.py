@@ -115,4 +115,15 @@ def start_problem(config: Config, error: FilterStartError) -> Problem:
             mend = f"mend the filter or its config, or raise limits.start_{budget}"
         case _:
             mend = "mend the filter or its config"
-    return config.problem(("filters", error.filter), str(error), mend)
+    return config.problem(place_of(config, error), str(error), mend)
+
+
+def place_of(config: Config, error: FilterStartError) -> tuple[str | int, ...]:
+    """Of the filter, or of the configuration that a route gives it."""
+    filter_ = config.filters[error.filter]
+    if error.configuration not in (None, filter_.config_bytes()):
+        for i, route in enumerate(config.routes):
+            own = route.filters.get(filter_.name)
+            if own is not None and own.config_bytes() == error.configuration:
+                return "routes", i, "filters", filter_.name
+    return "filters", error.filter

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 
+from proxy.abi.component.worlds import function_names
 from proxy.abi.proxy_wasm.signatures import CALLBACKS, ENVIRONMENT_FUNCTIONS, HOST_FUNCTIONS, LIFECYCLE, WASI_FUNCTIONS
 from proxy.config.model import Config
 from proxy.config.problem import Problem, show
@@ -12,8 +13,9 @@ from proxy.config.secrets import Secret
 from proxy.server.assembly import prepare_filters, start_filters
 from proxy.server.tls_files import check_tls_files
 
-GRANTABLE = (*HOST_FUNCTIONS, *ENVIRONMENT_FUNCTIONS, *WASI_FUNCTIONS, *CALLBACKS, *LIFECYCLE)
+GRANTABLE = (*HOST_FUNCTIONS, *ENVIRONMENT_FUNCTIONS, *WASI_FUNCTIONS, *CALLBACKS, *LIFECYCLE, *function_names())
 """What `capabilities.host_functions` may name."""
+ANY_FUNCTION = "write a function of the proxy-wasm ABI, of WASI or of components, such as proxy_get_* or kv.*"
 
 
 def prepare(config: Config) -> list[Problem]:
@@ -40,6 +42,6 @@ def check_grants(config: Config) -> Iterator[Problem]:
             if any(fnmatchcase(name, pattern) for name in GRANTABLE):
                 continue
             near = [] if isinstance(pattern, Secret) or "*" in pattern else get_close_matches(pattern, GRANTABLE, 1)
-            mend = f"write {near[0]}" if near else "write a function of the proxy-wasm ABI or of WASI, such as proxy_get_*"
+            mend = f"write {near[0]}" if near else ANY_FUNCTION
             path = ("filters", index, "capabilities", "host_functions", at)
             yield config.problem(path, f"{show(pattern)} is no host function", mend)

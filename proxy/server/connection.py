@@ -21,18 +21,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler, RequestPayloadError
 
+from proxy.abi.memory import HAS_ID, REQUEST_HEADERS
 from proxy.http1.chunks import FramingError
 from proxy.http1.follow import Follower
 from proxy.server.answers import plain
 from proxy.server.deadlines import DeadlineQueue
 from proxy.server.downstream import DownstreamSink, RequestHead
 from proxy.server.exchange import PLAIN_GET, Exchange
+from proxy.server.target import is_plain
 from proxy.telemetry.logging import get_logger, limited
 
 if TYPE_CHECKING:
@@ -54,13 +56,15 @@ MAX_EARLY = 64 * 1024
 """Bytes kept that a client sends behind an Upgrade before the 101."""
 READ_LIMIT = 1 << 30
 """Bytes at which a reader asks for flow control; out of reach, since it is emptied after every read."""
+MAX_WORDS = 100
+"""Characters of the parser's words in the log; all that it has are shorter."""
 BY_EXCHANGE, BY_QUEUE = 1, 2
 """Why a connection is not read."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 NO_DATA = b""
 EMPTY_LINE = b"\r\n\r\n"
 PLAIN_BEGINNING = b"GET /"
-MAX_PLAIN_HEAD, MOST_PLAIN_FIELDS = 8 * 1024, 64
+MAX_PLAIN_HEAD = 8 * 1024
 """The core's, for messages past the parser (abi/core/heads.c)."""
 
 
@@ -161,6 +165,10 @@ class Connection(RequestHandler):
         if self._manager is not None:
             self._manager.connection_lost(self, exc)
             self._manager = None
+        transport: Any = self.transport
+        if hasattr(transport, "_read_ready_cb"):
+            # A bound method of its own keeps asyncio's transport, with its socket, alive until the collector comes by.
+            transport._read_ready_cb = None
         self.transport = None
         self._parser = None
         self._messages.clear()
@@ -271,18 +279,34 @@ class Connection(RequestHandler):
         overload = gateway.overload
         if overload.streams >= overload.limit:
             return False
+        target = data[4 : data.find(b" ", 4)].decode("latin-1")
+        if not is_plain(target):
+            return False
+        # Nothing is made of the request before the core has taken it: many are the parser's.
+        memory = gateway.generation.memory
+        identity = next(gateway.request_ids)
+        region = memory.begin()
+        try:
+            found = memory.load_plain_request(data, listener.head_options, self.peer_ip, identity.encode())
+        except Exception:
+            overload.streams += 1
+            broken = self.exchange = Exchange(gateway, self, PLAIN_GET)
+            broken.defect()
+            return True
+        if not found:
+            memory.release(region)
+            return False
+        if found & HAS_ID:
+            identity = (memory.get(REQUEST_HEADERS, b"x-request-id") or b"").decode()
+        start = found >> 16 & 0x7FFF
+        authority = data[start : start + (found & 0xFFFF)].decode()
         exchange = Exchange(gateway, self, PLAIN_GET)
         overload.streams += 1
         self.exchange = exchange
         try:
-            begun = exchange.begin_plain(data)
+            exchange.begin_plain(region, target, authority, identity)
         except Exception:
             exchange.defect()
-            begun = True
-        if not begun:
-            overload.streams -= 1
-            self.exchange = None
-            return False
         watched = self.watched
         if watched is not None and self.exchange is exchange:
             watched.stop(self)
@@ -456,18 +480,18 @@ class Connection(RequestHandler):
             status = 431 if field or b"\n" in data[: self.listener.config.limits.line + 1] else 414
         elif str(error.message) == "Too many headers received":
             status = 431
-        self.break_off(status, type(error).__name__)
+        self.break_off(status, type(error).__name__, words_of(error))
 
-    def break_off(self, status: int, reason: str) -> None:
-        """What came is no request, or no body."""
+    def break_off(self, status: int, reason: str, error: str = "") -> None:
+        """What came is no request, or no body. `error`: for the log, what is wrong with it."""
         exchange = self.exchange
         if exchange is not None and self.payload is not None:
             self.leaving = self.unread = True
             self.payload = None
-            self.complain(reason, status)
+            self.complain(reason, status, error)
             exchange.on_request_broken(status)
         else:
-            self.refuse(status, reason)
+            self.refuse(status, reason, error)
 
     def head_too_large(self, messages: Any) -> bool:
         """One read may bring a head and much else: count exactly."""
@@ -479,9 +503,9 @@ class Connection(RequestHandler):
                 return True
         return False
 
-    def refuse(self, status: int, reason: str) -> None:
+    def refuse(self, status: int, reason: str, error: str = "") -> None:
         """Answer without a stream and close. Nothing of the request is in the answer or in the log."""
-        self.complain(reason, status)
+        self.complain(reason, status, error)
         exchange = self.exchange
         if exchange is not None:
             # The bad head came behind a request that is being answered: that answer still goes out, this one cannot.
@@ -500,10 +524,11 @@ class Connection(RequestHandler):
             self.leaving = True
             self.cut()
 
-    def complain(self, reason: str, status: int) -> None:
+    def complain(self, reason: str, status: int, error: str = "") -> None:
         self.listener.rejected(reason)
         if not limited(("rejected", reason), LINES_PER_SECOND):
-            log.info("request rejected", reason=reason, status=status, source=self.source)
+            said = {"error": error} if error else {}
+            log.info("request rejected", reason=reason, **said, status=status, source=self.source)
 
     # What the exchange asks for
 
@@ -636,6 +661,18 @@ def address_text(address: tuple[Any, ...]) -> str:
     """`ip:port`, IPv6 in brackets."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def words_of(error: HttpProcessingError) -> str:
+    """What the parser says of it, for the log; "" where that is the client's bytes.
+
+    The C parser quotes the line in question behind its words and an empty line. The errors left out here are made of a line, a
+    field's value or a target alone.
+    """
+    words, quoted, _ = str(error.message).partition("\n\n")
+    if isinstance(error, (LineTooLong, InvalidHeader)) or (isinstance(error, InvalidURLError) and not quoted):
+        return ""
+    return words.rpartition("\n")[2].strip(" :")[:MAX_WORDS]
 
 
 def refusal(message: RequestHead) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from proxy.config.model import Listener as ListenerConfig
+    from proxy.config.listener import Listener as ListenerConfig
     from proxy.server.deadlines import DeadlineQueue
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]

@@ -19,7 +19,7 @@ from proxy.server.downstream import RawHeaders
 from proxy.server.ending import Ending
 from proxy.server.perform import ACTIONS
 from proxy.server.request_ids import SOUND
-from proxy.server.stream_state import BY_DIAL, BY_WRITER
+from proxy.server.stream_state import BY_DIAL, BY_WRITER, LONG
 from proxy.server.target import TargetError, is_plain, normalised
 
 HELD_BYTES = 64 * 1024
@@ -86,25 +86,13 @@ class Exchange(Ending):
             self.prepare_upgrade()
         self.enter_chain(region, end, said)
 
-    def begin_plain(self, head: bytes) -> bool:
-        """Begin with a whole request that needs no parser, if this is one. False: it is not, and nothing has begun."""
-        target = head[4 : head.find(b" ", 4)].decode("latin-1")
-        if not is_plain(target):
-            return False
-        downstream, memory = self.downstream, self.memory
-        identity = next(self.gateway.request_ids)
-        region = memory.begin()
-        found = memory.load_plain_request(head, downstream.listener.head_options, downstream.peer_ip, identity.encode())
-        if not found:
-            memory.release(region)
-            return False
+    def begin_plain(self, region: Region, target: str, authority: str, identity: str) -> None:
+        """Begin with a whole GET whose head the core has read into `region`, past the parser."""
         self.region = region
-        start = found >> 16
-        self.introduce("GET", target, head[start : start + (found & 0xFFFF)].decode(), identity)
+        self.introduce("GET", target, authority, identity)
         self.info.protocol = "HTTP/1.1"
         self.request_ended = True
         self.enter_chain(region, True, 0)
-        return True
 
     def introduce(self, method: str, target: str, authority: str, identity: str) -> None:
         """What is to be known of the stream from its beginning."""
@@ -221,11 +209,18 @@ class Exchange(Ending):
                 upstream.request_complete = True
         elif self.dial is not None and not self.request_holds & BY_DIAL and sum(map(len, self.upwards)) > HELD_BYTES:
             self.hold_request(BY_DIAL)
+        if self.response_kept and not self.response_ended:
+            self.keep_last_byte()
         out = self.downwards
         if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
+            if len(out) == 1:
+                self.downstream.write(out[0])
+            elif len(out[1]) < LONG:
+                self.downstream.write(b"".join(out))
+            else:
+                for piece in out:
+                    self.downstream.write(piece)
             out.clear()
-            self.downstream.write(data)
         if self.response_ended:
             self.complete()
         elif self.switching:
@@ -233,10 +228,18 @@ class Exchange(Ending):
 
     def flush_down(self) -> None:
         """Write what was gathered for the client: a failure follows."""
+        self.keep_last_byte()
         if self.downwards:
             data = b"".join(self.downwards)
             self.downwards.clear()
             self.downstream.write(data)
+
+    def keep_last_byte(self) -> None:
+        """The announced length has been reached, and the stream goes on: write all but the last byte."""
+        kept = self.response_kept
+        if len(kept) > 1:
+            self.downwards.append(kept[:-1])
+            self.response_kept = kept[-1:]
 
     # The chain
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,8 @@ from proxy.upstream.write_batch import WriteBatch
 log = get_logger("gateway")
 
 DATE_SECONDS = 1.0
+CUT_SECONDS = 0.05
+"""After connections were cut: connection_lost runs in the loop's next turns."""
 
 MOST_RETIRED = 8
 """Generations that may wait for their last streams. Of one more, the oldest loses its VMs: its streams go on as their filters'
@@ -67,29 +70,54 @@ class Gateway:
         """Called when a retired generation is gone."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Load the filters, then serve; `sockets` one per listener. Raises if it cannot."""
+        """Load the filters, then serve; `sockets` one per listener. Raises if it cannot; then nothing is left of it, the joint
+        included, but for the sockets of listeners that were not started."""
+        async with AsyncExitStack() as undo:
+            await self.open(sockets, undo)
+            undo.pop_all()
+
+    async def open(self, sockets: Sequence[socket.socket], undo: AsyncExitStack) -> None:
+        """`start`, with all that closes what it has opened put on `undo`."""
         loop = asyncio.get_running_loop()
         self.clock = time.monotonic
         self.deadlines = Deadlines(loop)
+        undo.callback(self.deadlines.close)
         self.cluster_deadlines = SharedDeadlines(self.deadlines)
         self.writes = WriteBatch(loop)
         self.resolver = Resolver(loop)
         self.own = [sock.getsockname()[:2] for sock in sockets]
         if self.joint is not None:
+            undo.callback(self.joint.close)
             self.joint.start(loop)
         generation = Generation(self, self.config, *self.first)
+        undo.push_async_callback(generation.close, 0.0)
         handles = await generation.start(self.own)
         del self.first  # it goes when it is retired
         self.generation = generation
         found: Any = generation.chains
         self.watching = watching_of(self.config, found)
+        undo.push_async_callback(self.watching.close)
         self.keep_date(loop)
+        undo.callback(self.stop_timers)
         self.overload.start(loop)
         most = connections_each(self.config.listeners, self.config.clusters)
         for listener, sock, connections, handle in zip(self.config.listeners, sockets, most, handles, strict=True):
             serving = Listener(self, listener, loop, connections, handle)
             await serving.start(sock)
+            undo.push_async_callback(self.close_listener, serving)
             self.listeners.append(serving)
+
+    async def close_listener(self, listener: Listener) -> None:
+        """Close its socket, and at once whatever was accepted."""
+        listener.stop_accepting()
+        if listener.open:
+            listener.cut()
+            await asyncio.sleep(CUT_SECONDS)
+
+    def stop_timers(self) -> None:
+        if self.date_timer is not None:
+            self.date_timer.cancel()
+        self.overload.stop()
 
     def add_pages(self, app: web.Application) -> None:
         """What the admin process may ask of this worker. Call after `start`."""
@@ -182,15 +210,12 @@ class Gateway:
         except TimeoutError:
             for listener in self.listeners:
                 listener.cut()
-            # connection_lost runs in the loop's next turns.
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(CUT_SECONDS)
         # They may still call other services.
         await self.generation.close(max(end - loop.time(), 0.0))
         while self.closing:
             await asyncio.wait(self.closing)
-        if self.date_timer is not None:
-            self.date_timer.cancel()
-        self.overload.stop()
+        self.stop_timers()
         await self.watching.close()
         self.deadlines.close()
         if self.joint is not None:

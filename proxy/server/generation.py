@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.abi.memory import HeadOptions, StreamMemory
-from proxy.config.model import Cluster as ClusterConfig
-from proxy.config.model import Config, Route, with_versions
+from proxy.config.cluster import Cluster as ClusterConfig
+from proxy.config.filter import with_versions
+from proxy.config.model import Config
+from proxy.config.route import Route
 from proxy.server.deadlines import DeadlineQueue, Deadlines
 from proxy.server.ending import Ending
 from proxy.server.router import Router
@@ -144,4 +146,12 @@ class Generation:
 def head_options(listener: Any) -> HeadOptions:
     """How the listener of that config wants its heads."""
     scheme = "http" if listener.tls is None else "https"
-    return HeadOptions(listener.forwarded, listener.request_id, listener.via, scheme, listener.trailers, listener.underscores)
+    return HeadOptions(
+        listener.forwarded,
+        listener.request_id,
+        listener.via,
+        scheme,
+        listener.trailers,
+        listener.underscores,
+        listener.limits.headers,
+    )

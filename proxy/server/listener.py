@@ -9,13 +9,12 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy, HttpResp
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
-from proxy.config.model import Listener as ListenerConfig
+from proxy.config.listener import Listener as ListenerConfig
 from proxy.server.connection import (
     CLOSE_SECONDS,
     LAST_SECONDS,
     LINGER_SECONDS,
     MAX_PLAIN_HEAD,
-    MOST_PLAIN_FIELDS,
     Connection,
 )
 from proxy.server.deadlines import DeadlineQueue
@@ -95,10 +94,9 @@ class Listener:
         self.body_pace = config.body_pace
         self.keeps_request_ids = config.request_id == "keep"
         limits = config.limits
-        self.plain_limit = min(
-            limits.head, limits.line, limits.field, MAX_PLAIN_HEAD if limits.headers >= MOST_PLAIN_FIELDS else 0
-        )
-        """The largest head that the parser need not see: none of its limits could hold it up."""
+        self.plain_limit = min(limits.head, limits.line, limits.field, MAX_PLAIN_HEAD)
+        """The largest head that the parser need not see: none of its limits could hold it up. `limits.headers` is counted by
+        the core."""
         self.head_deadlines.change(config.head_timeout)
         self.keepalive_deadlines.change(config.keepalive_timeout)
         self.body_deadlines.change(config.body_timeout)

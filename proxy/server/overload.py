@@ -12,8 +12,9 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.config.model import Cluster, Listener
-from proxy.config.model import Overload as OverloadConfig
+from proxy.config.cluster import Cluster
+from proxy.config.listener import Listener
+from proxy.config.operation import Overload as OverloadConfig
 from proxy.telemetry.instruments import Instruments
 from proxy.telemetry.logging import get_logger
 
@@ -23,6 +24,9 @@ WATCH_SECONDS = 1.0
 SHED_SHARE, RESUME_SHARE = 0.95, 0.90
 """Of the memory cap: from the first on streams are shed, below the second they are taken again."""
 STATM = Path("/proc/self/statm")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MAPPED_FROM, KEPT = 16 << 20, 16 << 20
+"""Bytes of an allocation that is given back at once, and of free memory that may stay."""
 PAGE_BYTES = resource.getpagesize()
 SPARE_FILES = 256
 """Descriptors for everything that is no connection."""
@@ -103,6 +107,17 @@ def give_back() -> None:
     """Have glibc return free memory to the system (malloc_trim(3)); other C libraries do so on their own."""
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def keep_freed() -> None:
+    """Have glibc keep freed memory for what comes next (mallopt(3)); other C libraries have rules of their own.
+
+    A piece of a body that a filter has grown is copied several times on its way out. By default each copy of 128 KiB or more is
+    mapped and unmapped: 4 MiB take 2.5 ms of page faults where 0.3 ms copy them.
+    """
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def take_files() -> None:

@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from proxy.server.exchange import Exchange
 
 OVERFLOW = Failure.OVERFLOW.flag
+WRITES_HEAD = "a filter that writes what `reason` says; penstock explain shows what each of them writes"
+WRITES_TRAILERS = "a filter that adds or changes a trailer: its name has to be a token, its value without line ends"
+CHANGES_LENGTH = "a filter that changes the body: it has to remove content-length in its headers callback"
+
+
+def blame(exchange: "Exchange", event: str, look_for: str, **facts: str) -> None:
+    """Log a filter's mistake. Whose it was nobody keeps: all that the stream passed are named, and what to look for in them."""
+    chain = exchange.chain
+    exchange.complain(event, **facts, filters=chain.names() if chain is not None else [], look_for=look_for)
 
 
 def send_request_headers(exchange: "Exchange", command: commands.SendRequestHeaders) -> None:
@@ -54,7 +63,7 @@ def send_request_headers(exchange: "Exchange", command: commands.SendRequestHead
     try:
         data, framing, length, _, _ = memory.emit_request(flags | PASS_TRAILERS if route.cluster.trailers else flags)
     except HeadError as error:
-        exchange.complain("filter wrote a request that cannot be sent", reason=error.reason)
+        blame(exchange, "filter wrote a request that cannot be sent", WRITES_HEAD, reason=error.reason)
         exchange.answer(503, b"invalid request", "filter_wrote_invalid_request", "")
         return
     if late:
@@ -92,7 +101,7 @@ def send_request_data(exchange: "Exchange", command: commands.SendRequestData) -
         out.append(b"0\r\n\r\n")
     elif not exchange.request_chunked and (exchange.request_left < 0 or (command.end_stream and exchange.request_left)):
         out.clear()
-        exchange.complain("request body does not have the length of its head")
+        blame(exchange, "request body does not have the length of its head", CHANGES_LENGTH)
         exchange.answer(500, b"request length mismatch", "request_length_mismatch", "")
         return
     elif command.end_stream and exchange.request_kept:
@@ -112,7 +121,7 @@ def send_request_trailers(exchange: "Exchange", command: commands.SendRequestTra
         return
     end = section(pairs)
     if end is None:
-        exchange.complain("filter wrote trailers that cannot be sent")
+        blame(exchange, "filter wrote trailers that cannot be sent", WRITES_TRAILERS)
         exchange.answer(503, b"invalid request", "filter_wrote_invalid_request", "")
         return
     exchange.upwards.append(end)
@@ -151,7 +160,7 @@ def send_response_headers(exchange: "Exchange", command: commands.SendResponseHe
     try:
         data, framing, length, status, close = memory.emit_response(flags)
     except HeadError as error:
-        exchange.complain("filter wrote a response that cannot be sent", reason=error.reason)
+        blame(exchange, "filter wrote a response that cannot be sent", WRITES_HEAD, reason=error.reason)
         exchange.refuse(500, "filter_wrote_invalid_response", error.reason)
         return
     if late:
@@ -184,14 +193,15 @@ def send_response_data(exchange: "Exchange", command: commands.SendResponseData)
         if framing == FRAMING_LENGTH:
             left = exchange.response_left = exchange.response_left - size
             if left < 0 or (command.end_stream and left):
-                exchange.complain("response body does not have the length of its head")
+                blame(exchange, "response body does not have the length of its head", CHANGES_LENGTH)
                 exchange.flush_down()
                 exchange.reset("response_length_mismatch", "")
                 return
             if command.end_stream:
                 data += exchange.response_kept
             elif not left and data:
-                data, exchange.response_kept = data[:-1], data[-1:]
+                # Kept whole, to be cut only if the end does not come with it (`keep_last_byte`).
+                data, exchange.response_kept = b"", data
         if data:
             out.append(data)
     exchange.info.bytes_sent += size
@@ -209,7 +219,7 @@ def send_response_trailers(exchange: "Exchange", command: commands.SendResponseT
         return
     end = section(pairs)
     if end is None:
-        exchange.complain("filter wrote trailers that cannot be sent")
+        blame(exchange, "filter wrote trailers that cannot be sent", WRITES_TRAILERS)
         exchange.flush_down()
         exchange.reset("filter_wrote_invalid_response", "")
         return

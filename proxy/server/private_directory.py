@@ -12,10 +12,15 @@ from proxy.server.asking import ABOUT
 
 def make_private_directory(config_path: Path) -> Path:
     """A new one, which says whose it is. Those that killed supervisors of this user could not remove go. Raises OSError."""
-    # mkdtemp makes it 0700; a socket's path must fit in 108 bytes (unix(7)), which a long TMPDIR would break.
-    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-    remove_left_behind(Path(base))
-    path = Path(tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=base))
+    try:
+        # mkdtemp makes it 0700; a socket's path must fit in 108 bytes (unix(7)), which a long TMPDIR would break.
+        base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+        remove_left_behind(Path(base))
+        path = Path(tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=base))
+    except OSError as error:
+        raise OSError(
+            f"no temporary folder can be written to: {error.strerror}; set TMPDIR to one, such as /dev/shm"
+        ) from error
     (path / ABOUT).write_text(json.dumps({"pid": os.getpid(), "config": str(config_path.resolve())}))
     return path
 

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.model import Config, with_versions
+from proxy.config.filter import with_versions
+from proxy.config.model import Config
 from proxy.server import reload_status
 from proxy.server.contexts import Child
 from proxy.server.process import fork
@@ -389,13 +390,19 @@ def names(config: Config) -> list[str]:
     return [one.name for one in with_versions(config.filters)]
 
 
+def told(path: Path, own: Path) -> Path:
+    """A config's absolute path, relative to the working directory if the gateway's own is: then what it names is told in the
+    same way, and does not count as changed."""
+    return path if own.is_absolute() else Path(os.path.relpath(path))
+
+
 def answer(reloading: Reloading, question: dict[str, Any], reply: Reply) -> None:
     """To whoever asks over the unix socket."""
     if question.get("do") == "reload":
         reloading.ask("admin" if question.get("from") == "admin" else "command", reply)
     elif question.get("do") == "diff":
         path = question.get("config")
-        reloading.diffs.append((reloading.config_path if path is None else Path(path), reply))
+        reloading.diffs.append((reloading.config_path if path is None else told(Path(path), reloading.config_path), reply))
         reloading.begin()
     elif question.get("do") == "leave":
         reply({"leaving": True})

@@ -15,8 +15,8 @@ The first route that matches wins. A route matches if all of its conditions hold
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from proxy.config.model import HeaderMatch, Match, Route
 from proxy.config.regex import compile_regex
+from proxy.config.route import HeaderMatch, Match, Route
 
 HeaderLookup = Callable[[str], str | None]
 """Gives a request header's value by its lower-case name, or None. Repeated headers come joined with a comma."""

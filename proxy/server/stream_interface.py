@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy.abi.memory import HeadOptions, Region, StreamMemory
-from proxy.config.model import Config, Route
+from proxy.config.model import Config
+from proxy.config.route import Route
 from proxy.sharing.limits import Limits
 from proxy.telemetry.stream import StreamInfo
 from proxy.upstream.callout import Callouts
@@ -16,6 +17,10 @@ class Chain(Protocol):
     """The filters of one stream: events in, commands (proxy/chain/commands.py) in `outbox`."""
 
     outbox: list[Any]
+
+    def names(self) -> list[str]:
+        """The stream's filters, in the config's order."""
+        ...
 
     def request_headers(self, end_stream: bool) -> None: ...
 

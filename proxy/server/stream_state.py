@@ -22,6 +22,9 @@ log = get_logger("stream")
 LINES_PER_SECOND = 5.0
 """Of one kind, per cluster or listener."""
 
+LONG = 16 * 1024
+"""Bytes of a body from which on to join it with its head costs more than to write two pieces."""
+
 # Why a side is not read.
 BY_CHAIN, BY_WRITER, BY_DIAL = 1, 2, 4
 
@@ -127,6 +130,7 @@ class StreamState:
         self.response_framing = FRAMING_NONE
         self.response_left = 0
         self.response_kept = b""
+        """The last byte of the announced length, or a piece that ends with it, until the end shows that no more comes."""
         self.keep_alive = False
         self.switching = False
         """A 101 is on its way; the tunnel follows."""
@@ -161,7 +165,7 @@ class StreamState:
         info = self.info
         return {"request_id": info.request_id, "cluster": info.cluster_name, "endpoint": info.upstream_address}
 
-    def complain(self, event: str, **facts: str) -> None:
+    def complain(self, event: str, **facts: str | list[str]) -> None:
         """A warning, a few a second for each route."""
         if not limited((event, self.info.route_name), LINES_PER_SECOND):
             log.warning(event, request_id=self.info.request_id, route=self.info.route_name, **facts)

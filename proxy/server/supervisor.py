@@ -26,7 +26,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from proxy.config.model import Config, with_versions
+from proxy.config.filter import with_versions
+from proxy.config.model import Config
 from proxy.server.asking import ABOUT, Asked, NotRunningError
 from proxy.server.children import children_of
 from proxy.server.contexts import EXIT_CANNOT_SERVE, EXIT_OK, EXIT_WRONG_CONFIG, Child, Parts
@@ -409,7 +410,10 @@ class Supervisor(Processes):
             return
         self.announced = True
         self.quarantine.served = True
-        print(self.ready_line(), flush=True)
+        try:
+            os.write(1, f"{self.ready_line()}\n".encode())
+        except OSError as error:  # a full disk, a reader that has gone: no reason not to serve
+            log.warning("standard output does not take the line that it serves", reason=error.strerror)
         log.info("serving", config=self.config_path, workers=self.slots)
         self.reloading.begin()
         if self.taken is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.abi.memory import HeadError
 from proxy.server.downstream import RawHeaders
 from proxy.server.interim import interim_head
-from proxy.server.stream_state import BY_DIAL, BY_WRITER, LINES_PER_SECOND, StreamState, log
+from proxy.server.stream_state import BY_DIAL, BY_WRITER, LINES_PER_SECOND, LONG, StreamState, log
 from proxy.telemetry.logging import limited
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure
@@ -95,6 +95,11 @@ class UpstreamSide(StreamState):
     def write_upstream(self, upstream: UpstreamConnection) -> None:
         """Send what was gathered."""
         out = self.upwards
+        if self.begun and len(out) > 1 and len(out[1]) >= LONG:
+            for piece in out:
+                upstream.write(piece)
+            out.clear()
+            return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         if self.begun:
@@ -195,7 +200,7 @@ class UpstreamSide(StreamState):
         self.flush()
 
     def load_plain(self, head: bytes, rest: int) -> int:
-        """Load the head of a whole response past the parser, if it is plain; its status."""
+        """Load a response's head past the parser, if it is plain."""
         region = self.region
         if self.upstream is None or self.chain is None or region is None:
             return 0
@@ -203,13 +208,15 @@ class UpstreamSide(StreamState):
         memory.attach(region)
         return memory.load_plain_response(head, rest, self.downstream.listener.head_options)
 
-    def on_upstream_plain(self, status: int, body: bytes) -> None:
-        """The response whose head was loaded, all of it."""
-        self.upstream_over()
+    def on_upstream_plain(self, loaded: int, body: bytes) -> None:
+        """The response whose head was loaded, all of it or its beginning."""
+        end = not loaded >> 32
+        if end:
+            self.upstream_over()
         try:
-            self.begin_response(status, not body)
+            self.begin_response(loaded & 0xFFFF, end and not body)
             if body and self.chain is not None:
-                self.chain.response_data(body, True)
+                self.chain.response_data(body, end)
         except Exception:
             self.defect()
         self.on_upstream_flush()

@@ -17,6 +17,7 @@ from proxy.config.model import Config
 from proxy.server.assembly import adopt, start_problem
 from proxy.server.contexts import EXIT_WRONG_CONFIG, WorkerContext
 from proxy.server.control import ControlServer, control_path
+from proxy.server.overload import keep_freed
 from proxy.server.process import EXIT_START_FAILED, STOP_NOW
 from proxy.server.revision import load, load_filters
 from proxy.server.staging import Staging
@@ -40,6 +41,7 @@ def main(context: WorkerContext) -> int:
         adopt(config, revision, load_filters(context.revision))
         os.close(context.revision)
         config = revision.config
+    keep_freed()
     with asyncio.Runner(loop_factory=loop_factory(config.event_loop)) as runner:
         return runner.run(Worker(context, config).serve())
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 
 ENTRY_OVERHEAD = 64
 """Bytes that each key and each queued item counts for beyond its own, so that empty ones are not free."""

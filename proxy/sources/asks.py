@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from proxy.config.model import Capabilities, Filter
+from proxy.config.filter import Capabilities, Filter
 from proxy.sources.signature import NAME, VERSION
 from proxy.telemetry.logging import printable
 from proxy.wasm.component import read_component
@@ -180,13 +180,25 @@ def flow(items: Sequence[str]) -> str:
     return f"[{', '.join(item if re.fullmatch('[a-z0-9_]+', item) else json.dumps(item) for item in items)}]"
 
 
+COMPONENT_PACKAGE: Final = "penstock:filter/"
+TYPES: Final = f"{COMPONENT_PACKAGE}types"
+"""An interface without functions, which some toolchains import."""
+
+
 def imports_of(data: bytes) -> list[str]:
-    """The functions, or a component's interfaces, that a module imports, escaped and cut. Raises ModuleError."""
+    """The functions that a module imports, escaped and cut; of a component, which imports whole interfaces, `kv.*` for each.
+    Raises ModuleError."""
     if format_of(data) == "component":
-        names = set(read_component(data).imports)
+        names = {shortened(name) for name in read_component(data).imports if name.partition("@")[0] != TYPES}
     else:
         names = {item.name for item in read(data).imports if item.function is not None}
     return sorted({printable(name[:LONGEST]) for name in names})
+
+
+def shortened(interface: str) -> str:
+    """Its functions as `capabilities.host_functions` has them; as it is if it is no filter's."""
+    name = interface.partition("@")[0]
+    return f"{name.removeprefix(COMPONENT_PACKAGE)}.*" if name.startswith(COMPONENT_PACKAGE) else interface
 
 
 def all_asks(data: bytes, manifest: Manifest | None, filter_: Filter) -> dict[str, list[str]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from proxy.children import Child, run_all
-from proxy.config.model import Sources
 from proxy.config.remote import Remote
+from proxy.config.sources import Sources
 from proxy.sources.guard import FetchError
 from proxy.telemetry.logging import printable
 

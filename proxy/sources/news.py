@@ -1,6 +1,7 @@
 """What the filters of a config are now, at their sources, before anybody has said yes to it."""
 
-from proxy.config.model import Config, with_versions
+from proxy.config.filter import with_versions
+from proxy.config.model import Config
 from proxy.config.remote import Remote
 from proxy.sources.fetch import fetch_all
 from proxy.sources.grants_lock import Accepted

@@ -13,7 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 import structlog
 
-from proxy.config.model import Config, Filter
+from proxy.config.filter import Filter
+from proxy.config.model import Config
 from proxy.config.remote import Remote
 from proxy.sources import asks
 from proxy.sources.fetch import Fetched, Order, fetch_all

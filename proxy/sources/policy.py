@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import structlog
 
-from proxy.config.model import Config, Filter
+from proxy.config.filter import Filter
+from proxy.config.model import Config
 from proxy.config.remote import Remote
 from proxy.sources import asks, grants_lock
 from proxy.sources.asks import Manifest, ManifestError

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from proxy.config.model import Config, Filter, with_versions
+from proxy.config.filter import Filter, with_versions
+from proxy.config.model import Config
 from proxy.config.remote import Remote
 from proxy.sources.fetch import Fetched, fetch_all
 from proxy.sources.grants_lock import LockError

@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.config.model import TrustedKey
+from proxy.config.sources import TrustedKey
 
 INSTALL: Final = "pip install 'penstock[signatures]'"
 SUFFIX: Final = ".sig"

@@ -106,8 +106,8 @@ class FilterInstruments:
     """The children of one filter."""
 
     __slots__ = (
-        "call_fuel", "call_seconds", "filter", "fuel", "fuel_counts", "instruments", "log_lines_dropped", "memory", "seconds",
-        "time_counts", "vm_rebuilds",
+        "call_fuel", "call_seconds", "failed_fuel_counts", "filter", "fuel", "fuel_counts", "instruments",
+        "log_lines_dropped", "memory", "seconds", "time_counts", "vm_rebuilds",
     )  # fmt: skip
 
     def __init__(self, instruments: "Instruments", name: str) -> None:
@@ -115,6 +115,8 @@ class FilterInstruments:
         self.filter = name
         # By bit length. Here and not in the filter: after a reload the same filter goes on counting.
         self.fuel_counts = [0] * 64
+        self.failed_fuel_counts = [0] * 64
+        """Of `fuel_counts`, those of callbacks that failed."""
         self.time_counts = [0] * 64
         self.fuel: Counter = instruments.filter_fuel.child((name,))
         self.call_fuel: Histogram = instruments.filter_call_fuel.child((name,))

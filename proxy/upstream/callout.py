@@ -12,13 +12,13 @@ inside `start`: a filter learns its token first.
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.capabilities.addresses import OwnAddresses
-from proxy.capabilities.allowed_hosts import AllowedHosts, DeniedError
+from proxy.capabilities.allowed_hosts import AllowedHosts, DeniedError, Target
 from proxy.telemetry.instruments import ClusterInstruments
 from proxy.telemetry.logging import get_logger, limited
+from proxy.upstream.call_timeouts import CallTimeouts, TimeoutQueue
 from proxy.upstream.callout_head import InvalidHeadError, MissingError, Pairs, RequestHead
 from proxy.upstream.callout_hosts import Dialling, HostClusters, Lookup
 from proxy.upstream.cluster import Cluster, Deadlines
@@ -40,6 +40,9 @@ MAX_ATTEMPTS = 3
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 9.2.2: may be sent again when a kept connection turns out to be closed."""
 TIMEOUT_BODY = b"upstream request timeout"
+MOST_PREPARED = 64
+LARGEST_PREPARED = 4096
+"""Calls that are kept for each filter, and the most bytes of the headers of one."""
 LINES_PER_SECOND = 1.0
 """Denials in the log, per filter."""
 
@@ -54,27 +57,75 @@ class CalloutError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
 class CalloutResult:
     """What the filter gets. `headers`: names in lower case, `:status` first; none at all after a reset. `failure`: why the
-    response is not the upstream's own, "" if it is."""
+    response is not the upstream's own, "" if it is.
 
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    failure: str = ""
+    `head`: the response's head as it came, where CalloutPolicy.load_plain has loaded it as `fields` headers; else empty.
+    """
+
+    __slots__ = ("body", "failure", "fields", "given", "head", "status", "trailers")
+
+    def __init__(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        trailers: list[tuple[bytes, bytes]] | None = None,
+        failure: str = "",
+        head: bytes = b"",
+        fields: int = 0,
+    ) -> None:
+        self.status = status
+        self.given = headers
+        self.body = body
+        self.trailers = [] if trailers is None else trailers
+        self.failure = failure
+        self.head = head
+        self.fields = fields
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Made of `head` for who asks for them here: filters have them loaded."""
+        return plain_pairs(self.head) if self.head else self.given
 
     @property
     def reset(self) -> bool:
         """No response, or not all of it."""
-        return not self.headers
+        return not self.head and not self.given
+
+
+def plain_pairs(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a head that is known to be plain: each line is `name: value`."""
+    lines = head.split(b"\r\n")
+    pairs = [(b":status", lines[0][9:12])]
+    for line in lines[1:-2]:
+        name, _, value = line.partition(b": ")
+        name = name.lower()
+        if name != b"keep-alive":
+            pairs.append((name, value))
+    return pairs
 
 
 class Running(Protocol):
     """A call in flight."""
 
     def cancel(self) -> None: ...
+
+
+class Prepared(NamedTuple):
+    """A call that has been looked at."""
+
+    request: bytes
+    """Its head."""
+    method: bytes
+    invalid: bytes
+    """Not empty: it is not sent, and this is the body of the answer."""
+    cluster: Cluster | None
+    target: Target | None
+    """The host, where it goes to no cluster of the config."""
+    headers: Pairs
+    """What the filter gave."""
 
 
 class CalloutPolicy:
@@ -101,6 +152,12 @@ class CalloutPolicy:
         self.max_head_bytes = max_head_bytes
         self.running: set[Running] = set()
         """HTTP calls and gRPC calls: `max_calls` holds for both together."""
+        self.load_plain: Callable[[bytes, int], int] | None = None
+        """Takes a plain response's head, with so many bytes of body, to where the filter will read it: the status, shifted left
+        by 16, and the number of fields; 0 if it is not plain. None: there is no such place."""
+        self.prepared: dict[tuple[str, int, int], Prepared] = {}
+        """Calls by upstream, the id of their headers, and the length of the body: what was found of them stays so until the
+        filter is gone. What changes (calls in flight, the addresses that a host has) is asked for each."""
 
     def cancel_all(self) -> None:
         """The filter is going: end its calls without a word."""
@@ -133,6 +190,7 @@ class Callouts:
         timeouts, in seconds, are for connections to hosts; a cluster has its own."""
         self.clusters = clusters
         self.loop = writes.loop
+        self.timeouts = CallTimeouts(writes.loop, CalloutHandle.on_timeout)
         self.dialling = Dialling(writes, deadlines, instruments, OwnAddresses(own), lookup, tls, connect_timeout, idle_timeout)
         self.hosts: dict[CalloutPolicy, HostClusters] = {}
         self.callers: set[CalloutPolicy] = set()
@@ -149,44 +207,69 @@ class Callouts:
     ) -> "CalloutHandle":
         """Make a call: `upstream` is a cluster's name, else `[scheme://]host[:port]`; `timeout` in seconds, 0 for none.
 
-        `done` is called once, later, unless the call is cancelled. `trailers` are dropped, as by Envoy's HTTP/1 codec.
-        Raises CalloutError.
+        `done` is called once, later, unless the call is cancelled. `trailers` are dropped, as by Envoy's HTTP/1 codec. Headers
+        that are a tuple are known again when the same one comes again. Raises CalloutError.
         """
+        size = len(body)
+        # By identity: the tuple is kept in what is found, so there is no other one with its id.
+        ready = caller.prepared.get((upstream, id(headers), size))
         try:
-            head = RequestHead(headers)
+            head = RequestHead(headers) if ready is None else None
         except MissingError as error:
             raise CalloutError(BAD_ARGUMENT, str(error)) from None
         if not 0 <= timeout < MAX_TIMEOUT:
             raise CalloutError(BAD_ARGUMENT, "the timeout is 2^31 ms or more")
         if len(caller.running) >= caller.max_calls:
             raise CalloutError(INTERNAL_FAILURE, f"{caller.max_calls} calls are in flight (limits.calls)")
-        if len(body) > caller.max_request_bytes:
-            raise CalloutError(INTERNAL_FAILURE, f"the body has {len(body)} bytes, more than {caller.max_request_bytes}")
-        if sum(len(name) + len(value) + 4 for name, value in headers) > caller.max_head_bytes:
+        if ready is None:
+            assert head is not None
+            ready = self.prepare(caller, upstream, headers, head, size)
+            self.callers.add(caller)
+        request, method, invalid, cluster, target, _ = ready
+        if target is not None:
+            cluster = self.hosts_of(caller).cluster(target, caller.on_denied)
+        assert cluster is not None
+        call = CalloutHandle(caller, cluster, self.loop, method, done)
+        if invalid:
+            call.answer_soon(invalid)
+        else:
+            longest = caller.max_seconds
+            call.start(request + body, self.timeouts.queue(timeout if 0 < timeout < longest else longest))
+        return call
+
+    def prepare(self, caller: CalloutPolicy, upstream: str, headers: Pairs, head: RequestHead, size: int) -> Prepared:
+        """Look at a call with a body of `size` bytes. Raises CalloutError."""
+        if size > caller.max_request_bytes:
+            raise CalloutError(INTERNAL_FAILURE, f"the body has {size} bytes, more than {caller.max_request_bytes}")
+        head_size = sum(len(name) + len(value) + 4 for name, value in headers)
+        if head_size > caller.max_head_bytes:
             raise CalloutError(BAD_ARGUMENT, f"the headers have more than {caller.max_head_bytes} bytes")
         try:
-            cluster, host = self.destination(caller, upstream, head)
+            cluster, target = self.destination(caller, upstream, head)
         except DeniedError as error:
             caller.on_denied(error)
             raise CalloutError(BAD_ARGUMENT, str(error)) from None
-        self.callers.add(caller)
-        call = CalloutHandle(caller, cluster, self.loop, head.method, done)
-        limit = min(timeout, caller.max_seconds) if timeout else caller.max_seconds
+        request = invalid = b""
         try:
-            call.start(head.write(host, len(body)) + body, limit)
+            request = head.write(head.authority if target is None else target.authority.encode(), size)
         except InvalidHeadError as error:
-            call.answer_soon(error.body)
-        return call
+            invalid = error.body
+        ready = Prepared(request, head.method, invalid, cluster, target, headers)
+        if headers.__class__ is tuple and head_size <= LARGEST_PREPARED:  # a list could be changed
+            if len(caller.prepared) >= MOST_PREPARED:
+                caller.prepared.clear()
+            caller.prepared[upstream, id(headers), size] = ready
+        return ready
 
-    def destination(self, caller: CalloutPolicy, upstream: str, head: RequestHead) -> tuple[Cluster, bytes]:
-        """Where the call goes, and its Host header. Raises DeniedError."""
+    def destination(self, caller: CalloutPolicy, upstream: str, head: RequestHead) -> tuple[Cluster | None, Target | None]:
+        """Where the call goes: a cluster of the config, or a host. Raises DeniedError."""
         cluster = self.clusters.get(upstream)
         if cluster is not None:
             caller.allowed.check_cluster(upstream)
-            return cluster, head.authority
+            return cluster, None
         target = caller.allowed.target(upstream, head.scheme.decode("latin-1").lower())
         caller.allowed.check_authority(target, head.authority.decode("utf-8", "surrogateescape"))
-        return self.hosts_of(caller).cluster(target, caller.on_denied), target.authority.encode()
+        return None, target
 
     def hosts_of(self, caller: CalloutPolicy) -> HostClusters:
         """The clusters of the hosts that the filter calls."""
@@ -198,6 +281,7 @@ class Callouts:
     def forget(self, caller: CalloutPolicy) -> None:
         """The filter is gone: end its calls, close its connections."""
         caller.cancel_all()
+        caller.prepared.clear()
         self.callers.discard(caller)
         hosts = self.hosts.pop(caller, None)
         if hosts is not None:
@@ -207,31 +291,31 @@ class Callouts:
         """End everything."""
         for caller in list(self.callers):
             self.forget(caller)
+        self.timeouts.close()
         self.dialling.close()
 
 
 class CalloutHandle:
     """One call in flight: waits for its connection, takes the response's events."""
 
-    __slots__ = (
-        "attempts",
-        "body",
-        "caller",
-        "cluster",
-        "connection",
-        "dial",
-        "done",
-        "headers",
-        "loop",
-        "method",
-        "over",
-        "refused",
-        "request",
-        "size",
-        "starting",
-        "status",
-        "timer",
-    )
+    # Set on the class, because most calls leave them so.
+    request = b""
+    timer: asyncio.Handle | None = None
+    queue: TimeoutQueue | None = None
+    """Where the call's timeout runs."""
+    dial: Dial | None = None
+    connection: UpstreamConnection | None = None
+    attempts = 0
+    status = 0
+    headers: list[tuple[bytes, bytes]] | None = None
+    """Not None: the response has begun."""
+    head = b""
+    """Of a response that is plain."""
+    size = 0
+    """Bytes of the response's body so far."""
+    starting = True
+    refused = ""
+    over = False
 
     def __init__(
         self,
@@ -246,19 +330,6 @@ class CalloutHandle:
         self.loop = loop
         self.method = method
         self.done = done
-        self.request = b""
-        self.timer: asyncio.Handle | None = None
-        self.dial: Dial | None = None
-        self.connection: UpstreamConnection | None = None
-        self.attempts = 0
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        """Not empty: the response has begun."""
-        self.body: list[bytes] = []
-        self.size = 0
-        self.starting = True
-        self.refused = ""
-        self.over = False
         caller.running.add(self)
 
     def cancel(self) -> None:
@@ -268,10 +339,11 @@ class CalloutHandle:
 
     # Callouts' side
 
-    def start(self, request: bytes, seconds: float) -> None:
+    def start(self, request: bytes, queue: TimeoutQueue) -> None:
         """Send the request. Raises CalloutError if the cluster takes no more."""
         self.request = request
-        self.timer = self.loop.call_later(seconds, self.on_timeout)
+        self.queue = queue
+        queue.start(self)
         self.connect()
         self.starting = False
         if self.refused:
@@ -330,19 +402,20 @@ class CalloutHandle:
         if len(headers) > MAX_RESPONSE_HEADERS or self.head_bytes(headers) > self.caller.max_head_bytes:
             self.fail(Failure.PROTOCOL, "the response's head is too large")
             return
-        self.headers.append((b":status", b"%d" % status))
+        pairs = self.headers = [(b":status", b"%d" % status)]
         self.status = status
+        self.body: list[bytes] = []
         for given, value in headers:
             name = given.lower()
             if name != b"keep-alive":
-                self.headers.append((name, value))
+                pairs.append((name, value))
         # A 101 ends the HTTP part of the connection; nobody asked for what follows.
         if end or status == 101:
-            self.finish(CalloutResult(status, self.headers, b""))
+            self.finish(CalloutResult(status, pairs, b""))
 
     def on_upstream_data(self, data: bytes, end: bool) -> None:
         """More of the body."""
-        if self.over:
+        if self.over or self.headers is None:
             return
         if end:
             self.connection = None
@@ -356,17 +429,30 @@ class CalloutHandle:
 
     def on_upstream_trailers(self, pairs: list[tuple[bytes, bytes]]) -> None:
         """The body's end, from a cluster that passes trailers on."""
-        if self.over:
+        if self.over or self.headers is None:
             return
         self.connection = None
         self.finish(CalloutResult(self.status, self.headers, b"".join(self.body), pairs))
 
     def load_plain(self, head: bytes, rest: int) -> int:
-        """Filters get the fields that the parser makes."""
-        return 0
+        """Load the head of a whole response for the filter, if it is plain; what CalloutPolicy.load_plain says of it."""
+        caller = self.caller
+        if caller.load_plain is None or rest > caller.max_response_bytes or len(head) > caller.max_head_bytes:
+            return 0
+        self.head = head
+        return caller.load_plain(head, rest)
 
-    def on_upstream_plain(self, status: int, body: bytes) -> None:
-        """Never: `load_plain` takes none."""
+    def on_upstream_plain(self, loaded: int, body: bytes) -> None:
+        """The response whose head was loaded, all of it."""
+        if self.over:
+            return
+        # What `end` comes to for a call whose connection is its own no more.
+        self.over = True
+        self.connection = None
+        self.caller.running.discard(self)
+        if self.queue is not None:
+            self.queue.stop(self)
+        self.done(CalloutResult(loaded >> 16, [], body, None, "", self.head, loaded & 0xFFFF))
 
     def on_upstream_flush(self) -> None:
         """Nothing waits for the end of a read."""
@@ -433,6 +519,8 @@ class CalloutHandle:
         """Let go of everything."""
         self.over = True
         self.caller.running.discard(self)
+        if self.queue is not None:
+            self.queue.stop(self)
         if self.timer is not None:
             self.timer.cancel()
         dial, self.dial = self.dial, None

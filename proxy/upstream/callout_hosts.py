@@ -16,8 +16,8 @@ from typing import Any
 
 from proxy.capabilities.addresses import OwnAddresses
 from proxy.capabilities.allowed_hosts import AllowedHosts, DeniedError, Target
-from proxy.config.model import Cluster as ClusterConfig
-from proxy.config.model import ClusterTls
+from proxy.config.cluster import Cluster as ClusterConfig
+from proxy.config.cluster import ClusterTls
 from proxy.telemetry.instruments import ClusterInstruments
 from proxy.upstream.cluster import Cluster, Deadlines, Item, Queue, tls_context
 from proxy.upstream.resolver import Resolver

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
-from proxy.config.model import Cluster as ClusterConfig
-from proxy.config.model import ClusterTls
+from proxy.config.cluster import Cluster as ClusterConfig
+from proxy.config.cluster import ClusterTls
 from proxy.telemetry.instruments import ClusterInstruments
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure

@@ -9,6 +9,8 @@ aiohttp changes it):
 - A parser may serve one response after the other, but not after a chunked one: the last of its trailers would become the
   first header of the next response. HEAD needs one of its own: that a response has no body is fixed at birth.
 - The pieces of a reader's body are in its `_buffer`.
+- Of a body that has a content-length it hands on the bytes as they are, whatever they are: so behind a head that needed no
+  parser they are counted here, and it never sees them.
 - `feed_eof()` between two messages answers None and changes nothing; if bytes of a further message came in, it does not.
 """
 
@@ -29,6 +31,8 @@ from proxy.upstream.write_batch import WriteBatch
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 EMPTY_LINE = b"\r\n\r\n"
+BODILESS = (204, 304)
+"""Statuses without a body, whatever their framing fields say (RFC 9112 6.3)."""
 MAX_LINE = 16 * 1024
 """Bytes of a status line's reason."""
 MAX_FIELD = 64 * 1024
@@ -68,12 +72,14 @@ class ResponseSink(Protocol):
     def on_upstream_flush(self) -> None: ...
 
     def load_plain(self, head: bytes, rest: int) -> int:
-        """A response's head, as it came, with `rest` bytes behind it in the same read. If it is one to be taken as it is, and
-        announces so many bytes, its status: `on_upstream_plain` follows. 0: the parser reads it."""
+        """A response's head, as it came, with `rest` bytes behind it in the same read. If it is one to be taken as it is,
+        something for `on_upstream_plain`, which follows; from bit 32 on it says how many bytes of the body are still to come.
+        0: the parser reads it."""
         ...
 
-    def on_upstream_plain(self, status: int, body: bytes) -> None:
-        """All of the response whose head was loaded by `load_plain`: head, data and flush in one."""
+    def on_upstream_plain(self, loaded: int, body: bytes) -> None:
+        """The response that `load_plain` has answered `loaded` for: head, data and flush in one. It is all of it, unless more
+        bytes are to come: those follow as data."""
         ...
 
     def on_upstream_error(self, connection: "UpstreamConnection", failure: Failure, error: str) -> None: ...
@@ -134,6 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
         "head_parser",
         "head_size",
         "idle_since",
+        "left",
         "loop",
         "lost",
         "must_close",
@@ -184,6 +191,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.parsing = False
         """The parser has been given of the current response."""
         self.head_size = 0
+        self.left = 0
+        """Bytes of the current body that are still to come, if it is one past the parser."""
         self.request_complete = False
         """Set by the sink when the last byte of the request is written; without it the connection is not used again."""
         self.must_close = False
@@ -325,6 +334,9 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.replied = True
         if not self.parsing:
+            if self.left:
+                self.count(sink, data)
+                return
             if self.active is self.body_parser and self.follower is None and self.take_plain(sink, data):
                 return
             self.parsing = True
@@ -389,7 +401,7 @@ class UpstreamConnection(asyncio.Protocol):
             pieces = NOTHING if payload is EMPTY_PAYLOAD else payload._buffer
             chunk = pieces[0] if len(pieces) == 1 else payload.read_nowait()
             self.finish()
-            if not chunk and (not head.chunked or payload is EMPTY_PAYLOAD):
+            if not chunk and (not head.chunked or payload is EMPTY_PAYLOAD or head.code in BODILESS):
                 sink.on_upstream_head(head.code, head.raw_headers, True)
                 sink.on_upstream_flush()
                 return
@@ -404,15 +416,32 @@ class UpstreamConnection(asyncio.Protocol):
         sink.on_upstream_flush()
 
     def take_plain(self, sink: ResponseSink, data: bytes) -> bool:
-        """Pass on a whole response that needs no parser. False: it does."""
+        """Pass on a response that needs no parser, as far as it has come. False: it does."""
         size = data.find(EMPTY_LINE) + len(EMPTY_LINE)
         if not len(EMPTY_LINE) <= size <= MAX_PLAIN_HEAD:
             return False
-        status = sink.load_plain(data[:size], len(data) - size)
-        if status:
+        loaded = sink.load_plain(data[:size], len(data) - size)
+        if loaded:
+            left = loaded >> 32
+            if left:
+                self.left = left
+            else:
+                self.finish()
+            sink.on_upstream_plain(loaded, data[size:])
+        return loaded > 0
+
+    def count(self, sink: ResponseSink, data: bytes) -> None:
+        """More of a body whose head needed no parser."""
+        left = self.left = self.left - len(data)
+        if left <= 0:
+            self.left = 0
+            if left:
+                # The response ended well; what follows it is not asked for.
+                self.must_close = True
+                data = data[:left]
             self.finish()
-            sink.on_upstream_plain(status, data[size:])
-        return status > 0
+        sink.on_upstream_data(data, left <= 0)
+        sink.on_upstream_flush()
 
     def eof_received(self) -> bool:
         """The endpoint sends no more: the end of a body without a length, else an early end."""
@@ -420,6 +449,9 @@ class UpstreamConnection(asyncio.Protocol):
             return self.raw.on_upstream_eof()
         sink, payload = self.sink, self.payload
         if sink is None:
+            return False
+        if self.left:
+            self.fail(Failure.PROTOCOL, "closed before the end of the body")
             return False
         if payload is None:
             self.fail(Failure.TERMINATED, "closed before the response head")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -206,6 +207,10 @@ class Pool:
 
 def reason_of(error: Exception) -> str:
     """For the log: what the system says, without the address (which is logged apart)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{error.reason}: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or type(error).__name__
     if isinstance(error, ssl.SSLError):
         return error.reason or type(error).__name__
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:

@@ -21,12 +21,15 @@ MOST_BYTES = 64 * 1024
 class WriteBatch:
     """One for each event loop. All writes to a transport go through it, or `flush` comes before those that do not."""
 
-    __slots__ = ("loop", "size", "writes")
+    __slots__ = ("gathers", "loop", "size", "writes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.writes: deque[tuple[asyncio.WriteTransport, bytes]] = deque()
         self.size = 0
+        self.gathers = type(loop).__module__.partition(".")[0] == "uvloop"
+        """The transports write pieces in one system call. asyncio's join them first, or forget back-pressure as they do it
+        (CVE-2024-12254: 3.12.0 to 3.12.7, 3.13.0)."""
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
         """Send `data` in this turn, after everything that was given before. Dropped if the transport closes first."""
@@ -45,9 +48,20 @@ class WriteBatch:
         while writes:
             transport, data = writes.popleft()
             self.size -= len(data)
+            pieces = None
+            while writes and writes[0][0] is transport:
+                # A head and a long body: one system call.
+                pieces = pieces or [data]
+                pieces.append(writes.popleft()[1])
+                self.size -= len(pieces[-1])
             if not transport.is_closing():
                 try:
-                    transport.write(data)
+                    if pieces is None:
+                        transport.write(data)
+                    elif self.gathers:
+                        transport.writelines(pieces)
+                    else:
+                        transport.write(b"".join(pieces))
                 except Exception:
                     log.exception("write failed")
                     transport.abort()

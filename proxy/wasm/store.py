@@ -103,8 +103,9 @@ class Store:
 
     def charge(self, fuel: int) -> bool:
         """Take `fuel` from a running call. False: it had less, and the guest stops at its next check."""
-        left = self.fuel()
-        self.set_fuel(left - fuel if left > fuel else 0)
+        cell = self.fuel_cell  # while Python runs, the guest has put its count there
+        left: int = -cell[0]
+        cell[0] = fuel - left if left > fuel else 0
         return left > fuel
 
     def host_function(self) -> Any:

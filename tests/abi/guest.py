@@ -21,7 +21,7 @@ from proxy.abi.proxy_wasm.signatures import CALLBACKS_BY_VERSION, HOST_FUNCTIONS
 from proxy.abi.proxy_wasm.slot import VmSlot
 from proxy.abi.services import Services
 from proxy.chain.chains import settings_of
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.telemetry.instruments import Instruments
 from proxy.telemetry.metrics import Registry
 from proxy.telemetry.stream import StreamInfo

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from proxy.admin.app import make_app
 from proxy.admin.guard import Guard
+from proxy.admin.process import on_loopback
 from proxy.admin.schemas import SCHEMAS, obj
 from proxy.admin.workers import SILENT_SECONDS, Workers
 from proxy.server.control import ControlServer, control_path
@@ -296,6 +298,8 @@ async def test_drain(fleet, client):
     assert (await (await client.delete("/drain")).json()) == {"draining": False, "stopping": False}
     assert (await client.get("/ready")).status == 200
     assert (await client.post("/drain", json={"stop": "yes"})).status == 400
+    response = await client.post("/drain", json={"stopp": True})
+    assert (response.status, (await response.json())["error"]) == (400, 'unknown key "stopp"; the keys here are stop')
     assert (await (await client.post("/drain", json={"stop": True})).json())["stopping"] is True
     assert fleet.stopped == 1
 
@@ -372,3 +376,12 @@ async def test_resume(fleet, client):
     response = await client.post("/filters/nobody/resume")
     assert (response.status, (await response.json())["error"]) == (404, "not found")
     assert 'penstock_filter_quarantined{filter="guard"} 0.0' in await (await client.get("/metrics")).text()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [("127.0.0.1", True), ("127.8.9.1", True), ("0.0.0.0", False), ("::1", True), ("::", False)]
+)
+def test_a_port_that_others_can_reach_is_known(address: str, expected: bool) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listening:
+        listening.bind((address, 0))
+        assert on_loopback(listening) is expected

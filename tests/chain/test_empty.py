@@ -10,7 +10,7 @@ from proxy.chain.chain import NO_PARTS, Chain
 from proxy.chain.commands import AnswerLocally, Command
 from proxy.chain.empty import EmptyChain
 from proxy.telemetry.stream import StreamInfo
-from tests.chain.doubles import Memory
+from tests.chain.doubles import Memory, Scripted, Stage
 
 PIECES = st.lists(st.sampled_from([b"", b"a", b"bc"]), max_size=3)
 
@@ -63,3 +63,11 @@ def test_the_gateway_answers() -> None:
     assert isinstance(answer[0], AnswerLocally)
     assert len(answer) == 3
     assert not end
+
+
+def test_who_is_named() -> None:
+    """Those that look on are no filters of anybody's."""
+    stage = Stage([Scripted(), Scripted(), Scripted()])
+    stage.filters[1].name = ""
+    assert stage.chain.names() == ["A", "C"]
+    assert EmptyChain(stage.chain.memory, Region(), StreamInfo(), stage.wake).names() == []

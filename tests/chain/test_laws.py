@@ -285,7 +285,7 @@ class Stream(RuleBasedStateMachine):
     def held_bytes_are_bounded(self) -> None:
         chain = self.stage.chain
         for path in (chain.request, chain.response):
-            held = sum(len(hold.data) for hold in path.holds.values())
+            held = sum(hold.size for hold in path.holds.values())
             # `edit` makes three bytes out of none, each time.
             edited = 3 * sum(c.startswith(("A.rqb", "B.rqb", "C.rqb", "A.rsb", "B.rsb", "C.rsb")) for c in self.calls)
             assert held <= sum(filter_.body_limit for filter_ in self.stage.filters) + PIECE + edited

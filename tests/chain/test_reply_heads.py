@@ -92,8 +92,8 @@ GRPC_HEADS = [
     (LocalReply(418, "d", b"", (), None), pairs(*GRPC, "grpc-status=2")),
     (LocalReply(403, "d", b"a~b%\n\xff", (), None), pairs(*GRPC, "grpc-status=7", "grpc-message=a%7Eb%25%0A%FF")),
     (
-        LocalReply(403, "d", b"m", tuple(pairs("x=1", "content-type=a/b", "grpc-status=0", "content-length=3")), None),
-        pairs(":status=200", "x=1", "content-type=application/grpc", "grpc-status=7", "grpc-message=m"),
+        LocalReply(403, "d", b"m", tuple(pairs("x=1", "content-type=a/b", "grpc-status=0", "content-length=3", "y=2")), 7),
+        pairs(":status=200", "x=1", "content-type=application/grpc", "grpc-status=0", "y=2", "grpc-message=m"),
     ),
 ]
 

@@ -221,6 +221,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["check", "c.yaml"], 2, "stderr", BAD_LINES[0]),
         (["run", "c.yaml"], 2, "stderr", BAD_LINES[1]),
         (["filter", "inspect", "c.yaml"], 2, "stderr", "not a WebAssembly file"),
+        (["filter", "inspect", "/dev/zero"], 2, "stderr", "/dev/zero: is no regular file; write the path of a .wasm file"),
         (["filter", "inspect", "filter.wasm"], 2, "stdout", "would not load"),
         (["filter", "inspect", str(ROOT / "tests/conformance/probe/probe.wasm")], 0, "stdout", "callbacks"),
     ],

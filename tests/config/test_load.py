@@ -138,7 +138,15 @@ def test_paths_are_relative_to_the_config_file(site: Path) -> None:
     nested = site / "etc"
     nested.mkdir()
     (nested / "c.yaml").write_text(SMALL + "filters: [{name: f, wasm: ../filter.wasm}]")
-    assert load(Path("etc/c.yaml")).filters[0].wasm.resolve() == site / "filter.wasm"
+    assert load(Path("etc/c.yaml")).filters[0].wasm == Path("filter.wasm"), "and shown without etc/.."
+    (site / "links").mkdir()
+    (site / "links" / "filter.wasm").write_bytes(b"\0asm")
+    (site / "linked").symlink_to(nested)
+    (site / "links" / "etc").symlink_to(nested)
+    assert load(Path("linked/c.yaml")).filters[0].wasm == Path("filter.wasm")
+    beyond = load(Path("links/etc/c.yaml")).filters[0].wasm
+    assert beyond == Path("links/etc/../filter.wasm"), "links/filter.wasm is another file"
+    assert beyond.samefile(site / "filter.wasm")
 
 
 def test_what_yaml_1_1_would_read_otherwise(site: Path) -> None:

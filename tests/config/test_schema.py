@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from proxy.config import model
+from proxy.config.filter import Capabilities, FilterLimits
+from proxy.config.listener import ListenerLimits
+from proxy.config.operation import Admin, Log
 from proxy.config.schema import schema_text
+from proxy.config.section import Model
 from proxy.config.yaml import parse
 
 PUBLISHED = Path(__file__).parents[2] / "config" / "penstock.schema.json"
 SCHEMA: dict[str, Any] = json.loads(schema_text())
-MODELS = [value for value in vars(model).values() if isinstance(value, type) and issubclass(value, model.Model)]
-SECTIONS = [section for section in MODELS if section is not model.Model]
+SECTIONS = Model.__subclasses__()
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
@@ -30,7 +32,7 @@ def test_the_command_prints_it() -> None:
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_every_field_has_a_description_and_an_example_that_is_valid(section: type[model.Model]) -> None:
+def test_every_field_has_a_description_and_an_example_that_is_valid(section: type[Model]) -> None:
     for name, field in section.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
@@ -40,7 +42,7 @@ def test_every_field_has_a_description_and_an_example_that_is_valid(section: typ
                 validate_alone(section, name, example)
 
 
-def validate_alone(section: type[model.Model], name: str, example: object) -> None:
+def validate_alone(section: type[Model], name: str, example: object) -> None:
     """Other fields may be missing; this one must not be wrong."""
     try:
         section.model_validate({name: example})
@@ -87,5 +89,5 @@ def test_defaults_are_written_as_a_config_writes_them() -> None:
 def test_defaults_are_valid_config() -> None:
     text = f"listeners: {json.dumps(SCHEMA['properties']['listeners']['examples'][0])}".encode()
     assert parse(text, "f").value == {"listeners": [{"address": "127.0.0.1:8080"}]}
-    for section in (model.FilterLimits, model.ListenerLimits, model.Capabilities, model.Log, model.Admin):
+    for section in (FilterLimits, ListenerLimits, Capabilities, Log, Admin):
         section.model_validate(section().redacted())

@@ -23,7 +23,7 @@ from proxy.config.secrets import LARGEST_FILE, MASK, Secret, SecretError, holds_
     ],
 )
 def test_references(text: str, resolved: str, secret: bool, tmp_path: Path) -> None:
-    result = resolve(text, tmp_path, {"A": "one", "B": "", "NESTED": "${env:A}"})
+    result = resolve(text, tmp_path, {"A": "one", "B": "", "NESTED": "${env:A}"}, template=True)
     assert (result, isinstance(result, Secret)) == (resolved, secret)
 
 
@@ -44,10 +44,10 @@ def test_a_variable_arrives_as_it_is_and_is_not_expanded_again(value: str) -> No
     assert resolve("${env:A}", Path(), {"A": value}) == value
 
 
-@given(st.text())
-def test_any_text_is_resolved_or_refused(text: str) -> None:
+@given(st.text(), st.booleans())
+def test_any_text_is_resolved_or_refused(text: str, template: bool) -> None:
     try:
-        resolved, problem = resolve(text, Path("/nonexistent"), {}), ""
+        resolved, problem = resolve(text, Path("/nonexistent"), {}, template=template), ""
     except SecretError as error:
         resolved, problem = "", error.problem
     assert problem or isinstance(resolved, Secret) or resolved == text.replace("$${", "${")

@@ -4,7 +4,7 @@ Left out is what a waiver of docs/conformance.md already pins: framing that lies
 continuing in the callback that pauses, a body that is held while a filter behind holds it or its head (Envoy has one buffer for
 all), reading a body after a filter has answered, editing a request's head that has gone (Envoy sends it with the edit if
 the connection comes later), editing in on_log the head of a response that a filter has answered in the place of (Envoy does not
-show that edit to the next read); and what makes Envoy crash or hang: local replies from on_log, on_done or on_delete, continuing a
+show that edit to the next read), its fields as properties; and what makes Envoy crash or hang: local replies from on_log, on_done or on_delete, continuing a
 response that has not begun, reading a body from a tick while it is held by action 2.
 """
 
@@ -26,6 +26,12 @@ from tests.conformance.upstream import Answer, Body, chunked, head
 
 NAMES = ("x-a", "x-b", "X-Upper", "x-empty", "accept", "user-agent", "cookie", "x-absent", "content-type", "x-forwarded-for")
 RESPONSE_NAMES = ("x-up", "x-a", "set-cookie", "content-type", "vary", "etag", "x-absent", "location", "X-Upper")
+HEAD = ":method=GET|:path=/s|:authority=h|:scheme=http|x-forwarded-proto=http"
+WHOLE = {
+    "0": (f"{HEAD}|x-a=1|X-A=2", f"{HEAD}|accept=a|Accept=b|cookie=a|cookie=b"),
+    "2": (":status=201|vary=a|VARY=b|set-cookie=a|set-cookie=b", "etag=|:status=404|x-a=1|etag=e|X-Up=2"),
+}
+"""Heads that are set in one call."""
 VALUES = ("1", "two", "~", "a%20b", "%c3%a9", "x" * 40)
 DATA = ("~", "X", "new", "0123456789", "%00%ff")
 STATUSES = (200, 201, 202, 400, 401, 403, 404, 418, 429, 500, 503)
@@ -67,6 +73,7 @@ def map_calls(map_: str, names: tuple[str, ...]) -> st.SearchStrategy[str]:
         words("rem", map_, names),
         words(f"pairs {map_}"),
         words(f"size {map_}"),
+        words(f"setpairs {map_}", WHOLE[map_]),
     )
 
 
@@ -88,7 +95,12 @@ def reading_of(*bodies: int) -> st.SearchStrategy[str]:
 
 
 reading = reading_of(0, 1)
-properties = st.one_of(words("prop", PROPERTIES), words("setprop mine", ("1", "other", "~")))
+set_property = words("setprop mine", ("1", "other", "~"))
+properties = st.one_of(words("prop", PROPERTIES), set_property)
+other_properties = st.one_of(
+    words("prop", [one for one in PROPERTIES if not one.startswith("response%00headers")]), set_property
+)
+"""Without those of a response that a filter has replaced."""
 replies = words(
     "reply", STATUSES, ("details", "with%20space"), ("~", "body", "a%20longer%20body"),
     ("~", "x-r=1", "x-r=1|x-r=2|content-type=a/b", "X-Upper=1"), "~",
@@ -140,7 +152,8 @@ def scripts(
     last = no_bodies if answered else reading  # Envoy reads what it has freed: sizes of thousands of millions
     response_headers = commands(response_map, response_map, status, pseudo, other_maps, after, properties)
     logged = sent_map.filter(lambda call: call.startswith("get")) if answered == "rsh" else sent_map
-    everything = commands(request_map, logged, pseudo, other_maps, last, properties)
+    shown = other_properties if answered in ("rsh", "rsb") else properties
+    everything = commands(request_map, logged, pseudo, other_maps, last, shown)
     # Where a body changes, its length must not be said: fields of framing are removed in the headers' callbacks.
     request_body = commands(writing(0), writing(0), reading, request_map, pseudo, properties)
     response_body = commands(writing(1), writing(1), after, sent_map, pseudo, properties)

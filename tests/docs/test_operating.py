@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.model import Cluster, Filter, FilterLimits, Listener, ListenerLimits, Overload, Quarantine
+from proxy.config.cluster import Cluster
+from proxy.config.filter import Filter, FilterLimits, Quarantine
+from proxy.config.listener import Listener, ListenerLimits
+from proxy.config.operation import Overload
 from proxy.telemetry.instruments import Instruments, ProcessInstruments
 from proxy.telemetry.metrics import Registry
 

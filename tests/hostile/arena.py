@@ -35,6 +35,8 @@ HANG = 8.0
 """Seconds after which a client that has no answer hangs."""
 SETTLING = 0.08
 """Seconds for the log to arrive, and for the innocent client to meet what is left of an attack."""
+ROUND_PAUSE = 0.02
+"""Seconds between two rounds of a client that goes on."""
 FEWEST = 5
 """Requests of the innocent client that a case waits for."""
 RSS = re.compile(r"VmRSS:\s+(\d+) kB")
@@ -53,6 +55,9 @@ class Figures:
     failures: list[str] = field(default_factory=list)
     p99: float = 0.0
     longest: float = 0.0
+    p99_cpu: float = 0.0
+    """The same of the worker's CPU seconds while the client waited."""
+    longest_cpu: float = 0.0
     growth: float = 0.0
 
 
@@ -80,8 +85,8 @@ class Arena:
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.cases = {case.name: case for case in cases}
-        self.timings: list[tuple[float, float, str]] = []
-        """Of the innocent client: when it asked, how long it took, what came."""
+        self.timings: list[tuple[float, float, float, str]] = []
+        """Of the innocent client: when it asked, how long it took, the worker's CPU meanwhile, what came."""
         self.quiet = Figures()
 
     async def __aenter__(self) -> Self:
@@ -109,7 +114,7 @@ class Arena:
         )
         await self.gateway.__aenter__()
         self.worker = await self.worker_pid()
-        self.probe, _ = await start("tests.hostile.probe", str(own), reads=False)
+        self.probe, _ = await start("tests.hostile.probe", str(own), str(self.worker), reads=False)
         self.reading = asyncio.create_task(self.read_probe())
         begun = time.monotonic()
         await asyncio.sleep(1.0)
@@ -130,8 +135,8 @@ class Arena:
     async def read_probe(self) -> None:
         assert self.probe.stdout is not None
         async for line in self.probe.stdout:
-            sent, took, outcome = line.decode().rstrip("\n").split(" ", 2)
-            self.timings.append((float(sent), float(took), outcome))
+            sent, took, cpu, outcome = line.decode().rstrip("\n").split(" ", 3)
+            self.timings.append((float(sent), float(took), float(cpu), outcome))
 
     async def page(self, path: str) -> str:
         async with self.gateway.client.get(f"http://127.0.0.1:{self.gateway.admin_port}{path}") as response:
@@ -150,24 +155,27 @@ class Arena:
     def figures(self, begun: float, ended: float) -> Figures:
         """The innocent client's in that time."""
         window = [one for one in self.timings if begun <= one[0] + one[1] and one[0] <= ended]
-        taken = sorted(one[1] for one in window)
-        return Figures(
-            len(window),
-            [one[2] for one in window if one[2] != "200"],
-            taken[int(0.99 * (len(taken) - 1))] if taken else 0.0,
-            taken[-1] if taken else 0.0,
-        )
+        taken = sorted(one[1] for one in window) or [0.0]
+        burned = sorted(one[2] for one in window) or [0.0]
+        at = int(0.99 * (len(taken) - 1))
+        failures = [one[3] for one in window if one[3] != "200"]
+        return Figures(len(window), failures, taken[at], taken[-1], burned[at], burned[-1])
 
-    async def attack(self, name: str) -> Outcome:
-        """Let a case's clients ask, and look what happened meanwhile."""
+    async def attack(self, name: str, seconds: float = 0.0) -> Outcome:
+        """Let a case's clients ask, once or for `seconds`, and look what happened meanwhile."""
         case = self.cases[name]
         outcome = Outcome()
         before, lines, memory = await self.counts(name), len(self.gateway.lines), self.rss()
+        await asyncio.sleep(PROBE_DELAY)  # what the page of metrics has cost the innocent client is no attack
         begun = time.monotonic()
 
         async def client() -> None:
-            for ask in case.asks:
-                outcome.answers.append(await self.ask(name, ask))
+            while True:
+                for ask in case.asks:
+                    outcome.answers.append(await self.ask(name, ask))
+                if time.monotonic() >= begun + seconds:
+                    break
+                await asyncio.sleep(ROUND_PAUSE)
 
         await asyncio.gather(*(client() for _ in range(case.together)))
         await asyncio.sleep(case.linger + SETTLING)

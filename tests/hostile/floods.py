@@ -85,6 +85,8 @@ FLOODS = [
           callback("proxy_on_queue_ready", TAKE + STOP.format(times=2000, end="(return)") + PUT.format(at=0, size=10)), linger=0.5),
     flood("queue-echo-slow", "the same, with calls that burn all of their fuel but a little", PUT.format(at=0, size=10), *QUEUE, COUNT,
           callback("proxy_on_queue_ready", TAKE + STOP.format(times=100, end="(return)") + PUT.format(at=0, size=10) + BURN.format(times=700_000), locals_=LOOP), linger=1.0),
+    flood("well-together", "20 clients at once, each of whose calls burns nearly all of its fuel and ends well", BURN.format(times=900_000), together=20,
+          holds="200; each waits for all others, since calls that end well are not cut short: `fuel` is the limit"),
     flood("ticks", "ticks of 1 ms that burn all of their fuel but a little", call("proxy_set_tick_period_milliseconds", 1), COUNT,
           callback("proxy_on_tick", STOP.format(times=200, end=call("proxy_set_tick_period_milliseconds", 0) + "(return)") + BURN.format(times=900_000), locals_=LOOP), linger=1.0),
     flood("ticks-set", "the tick period set 200 times a call", repeat(200, call("proxy_set_tick_period_milliseconds", 1)), callback("proxy_on_tick", call("proxy_set_tick_period_milliseconds", 0)),

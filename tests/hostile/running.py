@@ -13,6 +13,7 @@ OK, DOWN = frozenset({200}), frozenset({503})
 BODIES = (Ask("POST", body=1000, answer=1000), GET)
 AMPLE = {"fuel": 10**15}
 """Fuel for years: only the deadline ends it."""
+PROBATION = ('penstock_filter_limited_total{limit="probation"}',)
 STREAM = "(if (i32.ne (local.get 1) (i32.const 0)) (then {body}))"
 """In proxy_on_context_create: only for streams, which have a parent."""
 SET_TICK = call("proxy_set_tick_period_milliseconds", 1)
@@ -46,9 +47,11 @@ LOOPS = [
                on="proxy_on_http_call_response"), {"capabilities": {"allowed_hosts": ["cluster:service"]}, "limits": {"pause": "500ms"}},
          reasons=frozenset({"fuel", "pause"}), linger=0.3, asks=(GET,)),
     Case("loop-open", "run", "an endless loop, of a filter that fails open", guest(FOREVER), {"on_failure": "open"}, reasons=FUEL, answers=OK),
-    Case("loop-deadline", "run", "an endless loop with fuel for years", guest(FOREVER), AMPLE, reasons=DEADLINE),
+    Case("loop-deadline", "run", "an endless loop with fuel for years", guest(FOREVER), AMPLE, reasons=FUEL | DEADLINE, counted=PROBATION,
+         logged=("filter_on_probation",), holds="503; reason `deadline`, then `fuel`: the next calls get less of it"),
     Case("loop-tail-calls", "run", "functions that tail-call each other for ever",
-         guest("(call $a)", "(func $a (return_call $b)) (func $b (return_call $a))"), AMPLE, reasons=DEADLINE),
+         guest("(call $a)", "(func $a (return_call $b)) (func $b (return_call $a))"), AMPLE, reasons=FUEL | DEADLINE, counted=PROBATION,
+         logged=("filter_on_probation",), holds="503; reason `deadline`, then `fuel`: the next calls get less of it"),
     Case("loop-divisions", "run", "instructions that take longer than others: 64-bit divisions",
          guest("(loop $l (local.set $n (i64.div_u (i64.const -1) (i64.or (local.get $n) (i64.const 1)))) (br $l))", locals_="(local $n i64)"),
          reasons=FUEL | DEADLINE, holds="503; reason `fuel` or `deadline`"),

@@ -14,7 +14,7 @@ import wasmtime
 from proxy.abi import recovery, reporting
 from proxy.abi.proxy_wasm import load, slot
 from proxy.abi.proxy_wasm.inspect import MOST_LISTED, inspect_bytes
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.sharing import notifier
 from proxy.sharing.limits import Limits
 from proxy.sharing.store import SharedStore

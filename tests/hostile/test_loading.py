@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from proxy.abi.proxy_wasm import load
+from proxy.config.filter import Filter
 from proxy.config.load import load as load_config
-from proxy.config.model import Filter
 from proxy.server.check import check
 from tests.hostile.arena import entry, wasm
 from tests.hostile.case import Case

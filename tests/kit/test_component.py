@@ -1,23 +1,34 @@
 """The kit with components: as with modules, through their own ABI."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wasmtime
 import yaml
 from click.testing import CliRunner
 
 from proxy.abi.component import world
+from proxy.abi.component.denied import TRAPS, refusal
+from proxy.abi.component.worlds import function_name
 from proxy.cli.main import main
 from proxy.kit import project
+from proxy.kit.cases import Sent
 from proxy.kit.play import Player, cases_of
+from proxy.kit.stream import Stream
 from proxy.kit.typed import text_of
+from proxy.wasm.linear_memory import Mapped, come, memories
 from tests import requires
-from tests.abi.component import toolchains
+from tests.abi.component import toolchains, wat
+from tests.abi.component.test_guests import BUILDS
 
 HERE = Path(__file__).parent
+FILTERS = HERE.parents[1] / "filters"
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -67,7 +78,7 @@ def test_a_wrong_expectation_is_a_failure(cases: Path) -> None:
     file.write_text(
         yaml.safe_dump({
             "cases": [
-                {"name": "wrong", "expect": {"upstream": {"headers": {"x-time": "1"}}, "memory": "1MiB", "metrics": {"m": 1}}}
+                {"name": "wrong", "expect": {"upstream": {"headers": {"x-time": "1"}}, "memory": "64KiB", "metrics": {"m": 1}}}
             ],
             "refused": [{"name": "taken", "text": "yes", "reason": "no"}, {"name": "other", "text": "no", "reason": "blue"}],
         })
@@ -75,10 +86,183 @@ def test_a_wrong_expectation_is_a_failure(cases: Path) -> None:
     status, text = run("filter", "test", file)
     assert status == 1
     for said in (
-        "request x-time", "memory: how much a component has can not be told", "no such metric", "the filter took it",
+        "request x-time", "at most 65,536 bytes\n       + 131,072\n", "no such metric", "the filter took it",
         "+ filter filter did not start: configure: the config says no",
     ):  # fmt: skip
         assert said in text, text
+
+
+@pytest.mark.parametrize("isolation", ["shared", "request"])
+def test_memory(isolation: str, tmp_path: Path) -> None:
+    """What the file declares and what the filter takes while it runs, each page."""
+    grown = "(drop (memory.grow (i32.const 7))) (i32.const 96)"
+    (tmp_path / "one.wasm").write_bytes(wat.component({"on-request-headers": grown}, pages="5"))
+    case = {"name": "it grows", "filter": {"isolation": isolation}, "exchanges": [{"expect": {"memory": 12 << 16}}]}
+    for more in (0, 1):
+        (tmp_path / "cases.yaml").write_text(yaml.safe_dump({"cases": [case]}))
+        (result,) = Player(cases_of(tmp_path)).run()
+        assert [one.memory for one in result.played] == [12 << 16] + [(12 if isolation == "request" else 19) << 16] * more
+        assert bool(result.problems) is (more > 0 and isolation == "shared")
+        case["exchanges"] = [{"expect": {}}, {"expect": {"memory": 12 << 16}}]
+
+
+def test_the_gauge_of_a_component_s_memory(tmp_path: Path) -> None:
+    """penstock_filter_memory_bytes, of the instances that serve all streams."""
+    (tmp_path / "one.wasm").write_bytes(wat.component({"on-log": "(drop (memory.grow (i32.const 3)))"}, wants=64, pages="5"))
+    (tmp_path / "cases.yaml").write_text("cases: [{name: a, expect: {}}]")
+    player = Player(cases_of(tmp_path))
+    with player.runtime({}, b"", 0.0, 1) as runtime:
+        (plugin,) = runtime.plugins
+        seen = []
+        for _ in range(2):
+            plugin.refresh()
+            seen.append(plugin.instruments.memory.value)
+            Stream(runtime, Sent((), b"", None), Sent((), b"", None)).run()
+        assert seen == [5 << 16, 8 << 16]
+    with player.runtime({"isolation": "request"}, b"", 0.0, 1) as runtime:
+        assert runtime.plugins[0].memory_bytes() == 0
+
+
+def test_mapped_places() -> None:
+    """Memories that share a border with what was there, that are in pieces, or empty, and what only looks like one."""
+    gib = 1 << 30
+    before = [Mapped(0, 10, "rw-p"), Mapped(20, 20 + 4 * gib, "---p")]
+    top = 20 + 4 * gib
+    after = [
+        Mapped(0, 12, "rw-p"), Mapped(12, 12 + 8, "r--p"), Mapped(20, top + 40, "---p"), Mapped(top + 40, top + 50, "rw-p"),
+        Mapped(top + 50, top + 53, "rw-p"), Mapped(top + 53, top + 5 * gib, "---p"),
+        Mapped(top + 5 * gib, top + 6 * gib, "rw-p"), Mapped(top + 6 * gib, top + 6 * gib + 4096, "---p"),
+        Mapped(top + 7 * gib, top + 9 * gib, "---p"),
+    ]  # fmt: skip
+    new = come(before, after)
+    assert new[:3] == [(10, 12), (12, 20), (top, top + 40)]
+    assert list(memories(new, after)) == [13]
+    assert list(memories(come(after, after), after)) == []
+
+
+def test_denied_functions(cases: Path) -> None:
+    """By the names of the trace. An error, nothing, or a trap where only a value could come back."""
+    file = cases / "cases.yaml"
+
+    def case(do: str, allowed: list[str], expect: dict[str, object]) -> dict[str, object]:
+        given = {
+            "filter": {"capabilities": {"host_functions": allowed}},
+            "request": {"headers": {"x-do": do}},
+            "expect": expect,
+        }
+        return {"name": f"{do} {allowed}", **given}
+
+    found = [
+        case("call", ["logging.*"], {"upstream": {"headers": {"x-call": "refused"}}}),
+        case("log", ["kv.*"], {"no_log": ["nothing to do"]}),
+        case("log", ["logging.log"], {"log": ["nothing to do"]}),
+        case("time", ["random.*"], {"failure": "trap", "upstream": "none", "response": {"status": 503}}),
+        case("time", ["clock.now-*", "clock.monotonic-ns"], {"reply": "none"}),
+        case("random", ["proxy_*"], {"failure": "trap", "upstream": "none", "response": {"status": 503}}),
+    ]
+    file.write_text(yaml.safe_dump({"cases": found}))
+    assert [(one.name, one.problems) for one in Player(cases_of(cases)).run() if one.problems] == []
+
+
+def test_every_function_can_be_denied() -> None:
+    for interface, functions in world.IMPORTS.items():
+        for name, function in functions.items():
+            answer = refusal(function.result)
+            match function_name(interface, name).split("."):
+                case ["kv", _]:
+                    assert answer == (False, (world.REFUSED, b"capabilities.host_functions does not list it"))
+                case ["http-client", _]:
+                    assert answer == (False, b"capabilities.host_functions does not list it")
+                case ["clock" | "random", _]:
+                    assert answer is TRAPS
+                case _:
+                    assert answer is None
+
+
+def test_learn(cases: Path) -> None:
+    status, text = run("filter", "test", cases, "--case", "shared data", "--learn")
+    assert status == 0, text
+    assert "# imported and never called: clock.*, http-client.*, logging.*, random.*\n" in text
+    learned = yaml.safe_load(text.partition("\n/")[0])["capabilities"]
+    functions = ["kv.get", "kv.set", "metrics.counter-add", "metrics.gauge-set", "metrics.histogram-record"]
+    assert learned == {"allowed_hosts": [], "host_functions": functions}
+
+
+# ---- Manifests ----
+
+
+def verified(component: Path, language: str, change: Callable[[dict[str, Any]], object] = lambda data: None) -> tuple[int, str]:
+    """What `verify` says of a component and the manifest of filters/component-LANGUAGE, changed."""
+    data = yaml.safe_load((FILTERS / f"component-{language}" / "filter.yaml").read_text())
+    change(data)
+    folder = component.parent
+    (folder / "filter.yaml").write_text(yaml.safe_dump(data))
+    shutil.copy(component, folder / "token-check.wasm")
+    return run("filter", "verify", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("language", BUILDS)
+def test_manifests(language: str, tmp_path: Path) -> None:
+    """Those of the components in this repository, each against what its toolchain makes."""
+    with requires.toolchain():
+        component = Path(shutil.copy(BUILDS[language](), tmp_path / "built.wasm"))
+    status, text = verified(component, {"javascript": "js"}.get(language, language))
+    assert (status, "ok   ABI penstock:filter@0.1.0" in text) == (0, True), text
+
+
+def test_the_kept_component_is_of_its_sources() -> None:
+    """CI does not build it (filters/component-rust/README.md)."""
+    folder = FILTERS / "component-rust"
+    listed = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert {name for _, name in listed} == {
+        "Cargo.lock",
+        "Cargo.toml",
+        "src/lib.rs",
+        "../../wit/filter.wit",
+        "token-check.wasm",
+    }
+    stale = [name for found, name in listed if hashlib.sha256((folder / name).read_bytes()).hexdigest() != found]
+    assert stale == [], "python filters/component-rust/build.py"
+    status, text = run("filter", "verify", folder)
+    assert (status, "(SHA256SUMS)" in text) == (0, True), text
+    status, text = run("filter", "test", folder / "token-check.wasm")
+    assert (status, ": 6 cases, 0 failed" in text, "note" in text) == (0, True, False), text
+
+
+def test_what_verify_finds(tmp_path: Path) -> None:
+    component = Path(shutil.copy(toolchains.RUST_FILTER, tmp_path / "built.wasm"))
+
+    def change(data: dict[str, Any]) -> None:
+        data["grants"]["host_functions"] = [
+            {"name": name, "reason": "why not"} for name in ("logging.*", "kv.get", "proxy_log")
+        ]
+        data |= {"abi": "proxy-wasm 0.2.1", "linked": ["random.*"], "sha256": "0" * 64}
+
+    status, text = verified(component, "rust", change)
+    assert status == 1
+    for said in (
+        "FAIL abi: is 'proxy-wasm 0.2.1', the module's is 'penstock:filter@0.1.0'; write abi: penstock:filter@0.1.0",
+        "FAIL grants.host_functions: penstock:filter/config@0.1.0 is imported, and nothing of it is asked for; "
+        "add { name: config.get, reason: ... }",
+        "FAIL grants.host_functions: kv.get is asked for, and is of no interface that is imported; remove it",
+        "FAIL grants.host_functions: proxy_log is asked for", "FAIL linked: random.* is of no interface", "FAIL sha256: ",
+    ):  # fmt: skip
+        assert said in text, text
+
+
+def test_a_manifest_of_what_would_not_load(tmp_path: Path) -> None:
+    """A component for a version that is not served, and one that is no filter: nothing of its manifest could be right."""
+    (tmp_path / "built.wasm").write_bytes(wasmtime.wat2wasm('(component (import "wasi:cli/stdout@0.2.0" (instance)))'))
+    status, text = verified(tmp_path / "built.wasm", "c")
+    assert (status, [line for line in text.splitlines() if line.startswith("FAIL")]) == (
+        1, ["FAIL component: the component exports no filter; export penstock:filter/http-filter@0.1.0 (docs/components.md)"],
+    )  # fmt: skip
+    newer = {name.replace("0.1.0", "0.9.0"): functions for name, functions in world.EXPORTS.items()}
+    (tmp_path / "built.wasm").write_bytes(wat.component(exports=newer))
+    status, text = verified(tmp_path / "built.wasm", "c", lambda data: data.update(grants={"host_functions": []}))
+    assert (status, "FAIL component: the component is built for version 0.9.0" in text) == (1, True), text
 
 
 def test_trace(cases: Path) -> None:
@@ -120,7 +304,7 @@ def test_bench(cases: Path) -> None:
     assert set(by_name) == {"on-request-headers", "on-http-response", "on-response-headers", "on-response-body"}
     assert by_name["on-http-response"]["calls"] == 5 * 2
     assert found["suggested_fuel"] >= 2 * by_name["on-request-headers"]["fuel_p999"] > 0
-    assert "MiB" not in run("filter", "bench", cases, "--rounds", "1")[1], "a component's memory can not be told"
+    assert found["memory"] == 2 << 16
 
 
 def test_explain(cases: Path) -> None:
@@ -168,6 +352,8 @@ def test_new_build_test(language: str, tmp_path: Path) -> None:
     status, text = run("filter", "test", folder)
     assert (status, "4 cases, 0 failed" in text) == (0, True), text
     assert "world         penstock:filter/filter@0.1.0" in run("filter", "inspect", folder / "my-filter.wasm")[1]
+    status, text = run("filter", "verify", folder)
+    assert status == 0, text
 
 
 @pytest.mark.timeout(300)
@@ -185,6 +371,8 @@ def test_new_and_build(language: str, tmp_path: Path, monkeypatch: pytest.Monkey
     status, text = run("filter", "build", folder)
     assert status == 0, text
     assert "world         penstock:filter/filter@0.1.0" in run("filter", "inspect", folder / "my-filter.wasm")[1]
+    status, text = run("filter", "verify", folder)
+    assert status == 0, text
 
 
 @pytest.mark.parametrize("language", list(project.COMPONENT_LANGUAGES))
@@ -192,10 +380,10 @@ def test_templates_leave_nothing_open(language: str, tmp_path: Path) -> None:
     folder = project.create("some-name", language, tmp_path, "component")
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in files:
-        assert not any(f"@{key}@" in path.read_text() for key in ("NAME", "LANGUAGE", "NEEDS", "GRANTS")), path
+        assert not any(f"@{key}@" in path.read_text() for key in ("NAME", "LANGUAGE", "NEEDS", "GRANTS", "LINKED")), path
     names = {path.relative_to(folder).as_posix() for path in files}
     mark = project.COMPONENT_LANGUAGES[language].mark
-    assert {"README.md", "cases.yaml", "gateway.yaml", ".gitignore", "wit/filter.wit", mark} <= names
+    assert {"README.md", "cases.yaml", "filter.yaml", "gateway.yaml", ".gitignore", "wit/filter.wit", mark} <= names
     assert project.language_of(folder) is project.COMPONENT_LANGUAGES[language]
 
 

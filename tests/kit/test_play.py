@@ -12,6 +12,7 @@ from proxy.cli.main import main
 from proxy.kit.case_file import read
 from proxy.kit.play import Player
 from tests import requires
+from tests.conformance.case import PROBE
 from tests.filters import cases as filters
 
 HERE = Path(__file__).parent
@@ -123,6 +124,19 @@ def test_trace(guest: Path, tmp_path: Path) -> None:
     for line in expected:
         assert text.find(line) > at, text
         at = text.find(line)
+
+
+def test_a_trace_says_why_a_host_function_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cases.yaml"
+    script = "rqh: get 0 x-absent; rep 2 a b; call nowhere :path=/|:method=GET|:authority=x ~ 1"
+    path.write_text(yaml.safe_dump({"cases": [{"name": "refused", "text": script, "expect": {"reply": "none"}}]}))
+    (one,) = Player(read(path, PROBE), tracing=True).run()
+    refused = [line.partition(" -> ")[2] for line in one.trace if " -> BadArgument" in line or " -> NotFound" in line]
+    assert refused == [
+        "NotFound",
+        "BadArgument (map: is not open in this callback)",
+        "BadArgument (no cluster is called nowhere)",
+    ]
 
 
 @pytest.mark.parametrize("name", ["basic-auth", "body-rewrite", "header-rewrite"])

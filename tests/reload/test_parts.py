@@ -15,6 +15,7 @@ from proxy.config.model import Config
 from proxy.server import revision
 from proxy.server.deadlines import Deadlines
 from proxy.server.differences import differences, unchangeable
+from proxy.server.reloading import told
 from proxy.server.revision import Revision
 from proxy.server.watched_files import signature, watched_files
 from proxy.sharing.limits import Limits
@@ -65,6 +66,15 @@ def test_what_a_reload_changes_is_listed_by_name() -> None:
         "routes[0].timeout: 15s -> 30s",
     ]
     assert differences(new, new) == []
+
+
+def test_a_config_is_told_as_the_gateway_tells_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`penstock diff` sends an absolute path, and the gateway may have been started with a relative one."""
+    monkeypatch.chdir(tmp_path)
+    asked = tmp_path / "site" / "gateway.yaml"
+    assert told(asked, Path("site/gateway.yaml")) == Path("site/gateway.yaml")
+    assert told(tmp_path.parent / "other.yaml", Path("gateway.yaml")) == Path("../other.yaml")
+    assert told(asked, asked) == asked
 
 
 def test_watched_files_are_those_that_a_config_names(tmp_path: Path) -> None:

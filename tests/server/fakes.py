@@ -44,6 +44,9 @@ class FakeChain:
         self.finished = 0
         self.events: list[str] = []
 
+    def names(self) -> list[str]:
+        return ["fake"]
+
     def request_headers(self, end_stream: bool) -> None:
         self.events.append("request_headers")
         if (act := self.script.get("request_headers")) is not None:
@@ -351,11 +354,8 @@ async def start_bench(
     sock.setblocking(False)
     try:
         await gateway.start([sock])
-    except Exception:  # a worker would end, and with it the engine and its thread
+    except Exception:
         sock.close()
-        gateway.first[0].close()
-        if gateway.joint is not None:
-            gateway.joint.close()
         raise
     return Bench(gateway, chains, telemetry, sock.getsockname()[1])
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.chain.chains import FilterStartError
 from proxy.config.load import load
-from proxy.server.assembly import start_problem
+from proxy.server.assembly import prepare_filters, start_filters, start_problem
 from proxy.server.check import check, prepare
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,10 @@ def load_with_filter(folder: Path, settings: str) -> Any:
         ("'*'", None),
         ("proxy_lgo", "write proxy_log"),
         ("proxy_get_hedaer_map_value", "write proxy_get_header_map_value"),
-        ("prxy_*", "write a function of the proxy-wasm ABI or of WASI, such as proxy_get_*"),
+        ("kv.*", None),
+        ("http-client.send", None),
+        ("kv.gett", "write kv.get"),
+        ("prxy_*", "write a function of the proxy-wasm ABI, of WASI or of components, such as proxy_get_* or kv.*"),
     ],
 )
 def test_host_functions_that_do_not_exist(tmp_path: Path, pattern: str, mend: str | None) -> None:
@@ -101,6 +104,23 @@ def test_host_functions_that_do_not_exist(tmp_path: Path, pattern: str, mend: st
     assert [str(one) for one in prepare(config)] == expected
     if mend is not None:
         assert check(config) == expected
+
+
+def test_the_configuration_of_a_route_that_a_filter_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "listeners: [{address: '127.0.0.1:8080'}]\n"
+        "clusters: [{name: service, endpoints: ['127.0.0.1:9000']}]\n"
+        "routes:\n"
+        "  - {match: {prefix: /a}, cluster: service, filters: {probe: {config: name A}}}\n"
+        "  - {match: {prefix: /}, cluster: service, filters: {probe: {config: 'configure: ret 0'}}}\n"
+        f"filters: [{{name: probe, wasm: {PROBE}}}]\n"
+    )
+    config = load(path)
+    assert not prepare_filters(config)
+    (problem,) = start_filters(config)
+    place = f"{path}:5: routes[1].filters.probe: "
+    assert str(problem) == f"{place}filter probe did not start: proxy_on_configure returned false; mend the filter's config"
 
 
 @pytest.mark.parametrize(

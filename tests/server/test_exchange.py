@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.server.fakes import Bench, Endpoint, Peer, free_port, replies
 
@@ -589,9 +590,13 @@ async def test_filter_that_changes_lengths(bench: Any, endpoint: Any) -> None:
             server,
             script={"request_data": lambda chain, event, more=more: chain.outbox.append(SendRequestData(more, event[1]))},
         )
-        head, _ = await gateway.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        with structlog.testing.capture_logs() as logged:
+            head, _ = await gateway.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         assert head.startswith(b"HTTP/1.1 500 ")
         assert (await gateway.finished()).details == "request_length_mismatch"
+        (line,) = [line for line in logged if line["event"] == "request body does not have the length of its head"]
+        assert line["filters"] == ["fake"]
+        assert "content-length" in line["look_for"]
     for more in (b"", b"more than was said"):
         gateway = await bench(
             await endpoint(replies(HELLO)),
@@ -602,6 +607,28 @@ async def test_filter_that_changes_lengths(bench: Any, endpoint: Any) -> None:
         with pytest.raises(ConnectionError):
             await client.rest()
         assert (await gateway.finished()).details == "response_length_mismatch"
+
+
+@pytest.mark.parametrize("size", [1, 2, 100_000])
+async def test_last_byte_waits_for_the_end_of_the_stream(bench: Any, endpoint: Any, size: int) -> None:
+    """A filter has let all of the body go and holds its end: everything but one byte leaves, however long the piece is."""
+    from proxy.chain.commands import SendResponseData
+
+    body = bytes(range(1, 251)) * (size // 250) + bytes(range(size % 250))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body
+    held = {"response_data": lambda chain, event: chain.outbox.append(SendResponseData(event[0], False)) if event[0] else None}
+    gateway = await bench(await endpoint(replies(answer)), script=held)
+    client = await gateway.client()
+    await client.send(GET)
+    await client.head()
+    assert await client.read(size - 1) == body[:-1]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(client.reader.read(1), 0.1)
+    chain = gateway.chains.opened[0]
+    chain.outbox.append(SendResponseData(b"", True))
+    chain.wake()
+    assert await client.read(1) == body[-1:]
+    assert (await gateway.finished()).bytes_sent == size
 
 
 async def test_filter_holds_a_request(bench: Any, endpoint: Any) -> None:

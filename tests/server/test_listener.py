@@ -9,7 +9,9 @@ import sys
 from typing import Any
 
 import pytest
+import structlog
 
+from proxy.server import connection
 from tests.server.fakes import Peer, replies
 
 BOTH_LOOPS = True
@@ -51,6 +53,7 @@ async def test_limits_are_settings(bench: Any, endpoint: Any) -> None:
     ):
         head, _ = await gateway.ask(request)
         assert head.startswith(b"HTTP/1.1 %d " % status), request[:40]
+        assert b"\r\ndate: " in head  # RFC 9110 6.6.1
 
 
 @pytest.mark.parametrize("trickle", [True, False])
@@ -186,6 +189,36 @@ async def test_rejections_are_counted_and_logged_sparsely(bench: Any, endpoint: 
     assert text.count("\n") < 40
     rejected = gateway.gateway.telemetry.instruments.rejected_requests
     assert {labels: child.value for labels, child in rejected.children.items()} == {("127.0.0.1:0", "BadHttpMethod"): 60}
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "error"),
+    [
+        (b"EVILBYTES / HTTP/1.1", "BadHttpMethod", "Invalid method encountered"),
+        (b"\x16\x03\x01\x02\x00EVILBYTES", "BadHttpMethod", "Received HTTPS traffic on an HTTP port"),
+        (b"GET / HTTP/1.1\r\nX: EVILBYTES", "BadHttpMessage", "Missing 'Host' header in request."),
+        (b"GET / EVILBYTES", "BadStatusLine", "Expected HTTP/, RTSP/ or ICE/"),
+        (b"GET /?\x01EVILBYTES HTTP/1.1", "InvalidURLError", "Invalid char in url query"),
+        (b"GET http://[EVILBYTES HTTP/1.1\r\nHost: a", "InvalidURLError", None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nEVIL BYTES: x\n\nEVILBYTES", "BadHttpMessage", "Invalid header token"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key1: EVILBYTES", "InvalidHeader", None),
+        (b"GET /" + b"EVILBYTES" * 1000, "LineTooLong", None),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value,
+)
+async def test_a_rejection_says_why(
+    bench: Any, endpoint: Any, monkeypatch: Any, sent: bytes, reason: str, error: str | None
+) -> None:
+    """In the parser's words, and never in the client's bytes."""
+    monkeypatch.setattr(connection, "limited", lambda *_: False)
+    gateway = await bench(await endpoint(replies(HELLO)))
+    client = await gateway.client()
+    with structlog.testing.capture_logs() as logged:
+        await client.send(sent + b"\r\n\r\n")
+        await client.rest()
+    (line,) = [line for line in logged if line["event"] == "request rejected"]
+    assert (line["reason"], line.get("error")) == (reason, error)
+    assert "EVIL" not in str(logged)
 
 
 async def test_connections_are_counted(bench: Any, endpoint: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.config.model import Cluster, Listener
+from proxy.config.cluster import Cluster
+from proxy.config.listener import Listener
 from proxy.server import connection as connections
 from proxy.server.overload import RESUME_SHARE, connections_each, resident_bytes, take_files
 from tests.server.fakes import Bench, Client, Peer, replies

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.model import Match, Route
+from proxy.config.route import Match, Route
 from proxy.server.router import Router, bare_host, bare_path
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.model import Config
+from proxy.server.private_directory import make_private_directory
 from proxy.server.silence import longest_silence
 from proxy.server.supervisor import backoff
 from tests.ports import free_port
@@ -459,3 +461,34 @@ def test_without_admin(start):
     gateway = start(admin=None)
     line = gateway.process.stdout.readline()
     assert re.fullmatch(r"serving on http://127\.0\.0\.1:\d+\n", line)
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "> /dev/full"], ids=["closed", "full disk"])
+def test_serves_without_standard_streams(streams: str, tmp_path: Path) -> None:
+    """With one closed the first socket would be what the log is written to."""
+    port = free_port()
+    config = tmp_path / "c.yaml"
+    config.write_text(f'listeners: [{{address: "127.0.0.1:{port}"}}]\nclusters: [{{name: s, endpoints: ["127.0.0.1:9"]}}]\n')
+    with config.open("a") as file:
+        file.write("routes: [{match: {prefix: /}, cluster: s}]\nadmin: null\n")
+    command = f'exec "{sys.executable}" -m proxy run "{config}" {streams}'
+    process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        status = 0
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", "/")
+                status = connection.getresponse().status
+                break
+            time.sleep(0.1)
+        assert status == 503
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_no_temporary_folder_is_told_with_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
+    with pytest.raises(OSError, match=r"^no temporary folder can be written to: No such file or directory; set TMPDIR to one"):
+        make_private_directory(tmp_path / "c.yaml")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.sharing.limits import Limits, limits_by_space
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from proxy.abi.proxy_wasm.load import LoadError, prepare
 from proxy.cli.learn import Denials, hear
 from proxy.cli.main import main
-from proxy.config.model import Capabilities
+from proxy.config.filter import Capabilities
 from proxy.sources import asks, grants_lock
 from proxy.sources.asks import Ask
 from proxy.sources.grants_lock import newer
@@ -231,7 +231,7 @@ def test_a_gateway_that_learns_denies_and_tells(tmp_path: Path) -> None:
                     "capabilities": {"refused": ["cluster:auth"]},
                 }
             ],
-            "admin": {"address": f"127.0.0.1:{admin}"},
+            "admin": {"address": f"127.0.0.1:{admin}", "token": "a-token-that-is-long-enough"},
         }
         path = tmp_path / "gateway.yaml"
         path.write_text(yaml.safe_dump(config))

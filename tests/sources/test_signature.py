@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli.main import main
-from proxy.config.model import Config, TrustedKey
+from proxy.config.model import Config
+from proxy.config.sources import TrustedKey
 from proxy.sources import signature
 from proxy.sources.obtain import obtain
 from proxy.sources.signature import SignatureError, statement_of, verify

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.config.model import Capabilities
+from proxy.config.filter import Capabilities
 from proxy.sources import asks, grants_lock, oci
 from proxy.sources.guard import FetchError, Guard
 from proxy.sources.signature import KIND, SignatureError, opened, read_statement

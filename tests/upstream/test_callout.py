@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.upstream.callout import BAD_ARGUMENT, INTERNAL_FAILURE, CalloutError, CalloutResult
+from proxy.upstream.callout import BAD_ARGUMENT, INTERNAL_FAILURE, MOST_PREPARED, CalloutError, CalloutResult
 from tests.conformance.upstream import Answer, Body, Close, Upstream, chunked, sized
 from tests.conformance.upstream import head as answer_head
 from tests.upstream.callouts import Bench, Spy, head, policy
@@ -328,6 +328,57 @@ async def test_a_kept_connection_that_closes_costs_an_idempotent_call_nothing(me
         caller = policy("cluster:auth")
         assert (await bench.call(caller, "auth", head())).status == 200
         assert (await bench.call(caller, "auth", head(method))).status == status
+
+
+FIELDS = [("X-Up", "A"), ("set-cookie", "a"), ("set-cookie", "b"), ("keep-alive", "3"), ("Content-Length", "2")]
+
+
+@pytest.mark.parametrize("steps", [[Body(), answer_head(200, FIELDS) + b"ok"], [Body(), answer_head(200, FIELDS), 0.02, b"ok"]])
+async def test_a_plain_response_has_the_same_headers_on_both_ways(steps: list[Any]) -> None:
+    async with Upstream([Answer(steps)]) as auth, Bench({"auth": auth.port}) as bench:
+        plain, parsed = policy("cluster:auth"), policy("cluster:auth")
+        parsed.load_plain = None
+        results = [await bench.call(caller, "auth", head()) for caller in (plain, parsed, plain)]
+        assert auth.connections == 1
+    assert [bool(result.head) for result in results] == [len(steps) == 2, False, len(steps) == 2]
+    pairs = [(b":status", b"200"), *((name.lower().encode(), value.encode()) for name, value in FIELDS if name != "keep-alive")]
+    assert [(result.headers, result.body, result.reset) for result in results] == [(pairs, b"ok", False)] * 3
+
+
+@pytest.mark.parametrize(("limit", "status"), [({"max_response_bytes": 1}, 0), ({"max_head_bytes": 150}, 502)])
+async def test_a_plain_response_has_the_same_limits(limit: dict[str, int], status: int) -> None:
+    answer = Answer([Body(), answer_head(200, [*FIELDS, ("x", "a" * 150)]) + b"ok"])
+    async with Upstream([answer]) as auth, Bench({"auth": auth.port}) as bench:
+        result = await bench.call(policy("cluster:auth", **limit), "auth", head())
+    assert (result.status, bool(result.failure), result.head) == (status, True, b"")
+
+
+async def test_a_call_that_is_known_is_the_same_call_and_under_the_same_limits() -> None:
+    async with Upstream([Answer([Body(), 0.05, OK])]) as auth, Bench({"auth": auth.port, "other": auth.port}) as bench:
+        caller = policy("cluster:auth", max_calls=1)
+        headers = head("POST", "/x", "a", ("X-A", "1"))
+        for body in (b"one", b"two", b"three", b"one"):
+            assert (await bench.call(caller, "auth", headers, body)).status == 200
+        assert [bytes(request.raw) for request in auth.requests] == [
+            b"POST /x HTTP/1.1\r\nhost: a\r\nx-a: 1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+            for body in (b"one", b"two", b"three", b"one")
+        ]
+        assert len(caller.prepared) == 2
+        running = bench.start(caller, "auth", headers, b"one")[1]
+        for upstream, timeout, status in (("auth", 3.0, 10), ("auth", 2147483.648, 2), ("other", 3.0, 10)):
+            with pytest.raises(CalloutError) as refused:
+                await bench.call(caller, upstream, headers, b"one", timeout)
+            assert refused.value.status == status
+        assert (await running).status == 200
+        with pytest.raises(CalloutError, match="not allowed"):
+            await bench.call(caller, "other", headers, b"one")
+        with pytest.raises(CalloutError, match="not allowed"):
+            await bench.call(policy(), "auth", headers, b"one")
+        for i in range(MOST_PREPARED):
+            assert (await bench.call(caller, "auth", head(path=f"/{i}", authority="a b"))).status == 503
+        assert len(caller.prepared) <= MOST_PREPARED
+        bench.callouts.forget(caller)
+        assert not caller.prepared
 
 
 async def test_the_environment_s_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch, spy: Spy) -> None:

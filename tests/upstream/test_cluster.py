@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.config.model import Cluster as ClusterConfig
+from proxy.config.cluster import Cluster as ClusterConfig
 from proxy.server.deadlines import Deadlines
 from proxy.telemetry.telemetry import Telemetry
 from proxy.upstream.cluster import Cluster

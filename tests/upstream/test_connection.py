@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.abi.memory import HeadOptions
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.failure import Failure
 from proxy.upstream.write_batch import WriteBatch
+from tests.server.fakes import stream_memory
+
+MEMORY = stream_memory()
+OPTIONS = MEMORY.options(HeadOptions())
 
 
 class Transport:
@@ -22,6 +27,9 @@ class Transport:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
 
     def abort(self) -> None:
         self.closed = True
@@ -88,7 +96,7 @@ class Sink:
     def load_plain(self, head: bytes, rest: int) -> int:
         return 0
 
-    def on_upstream_plain(self, status: int, body: bytes) -> None:
+    def on_upstream_plain(self, loaded: int, body: bytes) -> None:
         raise AssertionError("none was taken")
 
     def on_upstream_error(self, connection: UpstreamConnection, failure: Failure, error: str) -> None:
@@ -99,6 +107,24 @@ class Sink:
 
     def on_upstream_drained(self) -> None:
         self.events.append("drained")
+
+
+class PlainSink(Sink):
+    """Takes past the parser what needs none."""
+
+    def load_plain(self, head: bytes, rest: int) -> int:
+        MEMORY.begin()
+        MEMORY.load_request([(b"host", b"a")], b"GET", b"/", OPTIONS, b"", b"")
+        return MEMORY.load_plain_response(head, rest, OPTIONS)
+
+    def on_upstream_plain(self, loaded: int, body: bytes) -> None:
+        end = not loaded >> 32
+        self.events.append(("head", loaded & 0xFFFF))
+        if body or end:
+            self.on_upstream_data(body, end)
+
+
+SINKS = Sink, PlainSink
 
 
 def connect(trailers: bool = False) -> tuple[UpstreamConnection, Transport, Owner]:
@@ -158,10 +184,10 @@ def test_any_sequence_in_any_pieces_on_one_connection(cases: list[str], random: 
         data, head, expected = RESPONSES[case]
         if trailers and b"T: u" in data:
             expected = [*expected[:-1], [(b"t", b"u")], "end"]
-        sink = Sink()
+        sink = random.choice(SINKS)()
         connection.begin(sink, b"request", head, True)
         while data:
-            count = random.randint(1, len(data))
+            count = random.choice([random.randint(1, len(data)), data.find(b"\r\n\r\n") + 4])
             connection.data_received(data[:count])
             data = data[count:]
         assert normal(sink.events) == expected
@@ -185,12 +211,13 @@ BROKEN: dict[str, tuple[bytes, list[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("kind", SINKS)
 @pytest.mark.parametrize("case", BROKEN)
-def test_end_of_the_connection(case: str) -> None:
+def test_end_of_the_connection(case: str, kind: type[Sink]) -> None:
     """Only a body without a length may end with the connection."""
     data, expected = BROKEN[case]
     connection, transport, owner = connect()
-    sink = Sink()
+    sink = kind()
     connection.begin(sink, b"request", False, True)
     if data:
         connection.data_received(data)
@@ -211,13 +238,18 @@ def test_reset_is_never_a_clean_end() -> None:
     assert sink.events == [("head", 200), b"abc", Failure.TERMINATED]
 
 
+@pytest.mark.parametrize("kind", SINKS)
+@pytest.mark.parametrize("cut", [0, -5, -2])
 @pytest.mark.parametrize("surplus", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"])
-def test_surplus_is_not_kept(surplus: bytes) -> None:
+def test_surplus_is_not_kept(surplus: bytes, cut: int, kind: type[Sink]) -> None:
     """A connection that has said more than it was asked is closed, its response still delivered."""
     connection, transport, owner = connect()
-    sink = Sink()
+    sink = kind()
     connection.begin(sink, b"request", False, True)
-    connection.data_received(RESPONSES["sized"][0] + surplus)
+    data = RESPONSES["sized"][0]
+    if cut:
+        connection.data_received(data[:cut])
+    connection.data_received((data[cut:] if cut else data) + surplus)
     assert sink.events == RESPONSES["sized"][2]
     assert transport.closed
     assert owner.given_back == 0

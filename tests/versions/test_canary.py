@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.chain.canary import WHOLE, place, threshold, worse
-from proxy.config.model import Filter, Rollback
+from proxy.config.filter import Filter
 from proxy.config.secrets import Secret
+from proxy.config.versions import Rollback
 from proxy.sharing.canaries import BUCKETS, CANARY, LIVE, SIDE_WORDS, STREAMS, CanaryFiles, Decision, Figures, bucket_of, key_of
 
 KEYS = [f"client-{i}".encode() for i in range(20_000)]

@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
+from proxy.chain.record_file import FormatError
 from proxy.cli.main import main
+from proxy.kit.replay import Answers, Recording, place
 from tests.guests import build
 from tests.integration.conftest import GUESTS, Service
 from tests.integration.gateway import Gateway, filter_of
@@ -95,3 +98,17 @@ async def test_record_and_replay(tmp_path: Path, service: Service) -> None:
     assert "say with --filter" in await penstock("replay", first, "--wasm", other, status=2)
     (tmp_path / "wrong").write_text("{}\n")
     assert "no recording" in await penstock("replay", tmp_path / "wrong", status=2)
+
+
+def test_a_canary_keeps_its_name(tmp_path: Path) -> None:
+    """A config admits no @ in a name; what is said of the filter has it all the same."""
+    entries = [{"name": "hdr.canary"}, {"name": "auth"}]
+    other = {"hdr@canary": "hdr.canary", "auth": "auth"}
+    with pytest.raises(FormatError, match=r"which filter the module stands: hdr@canary, auth$"):
+        place(entries, tmp_path, other, None)
+    place(entries, tmp_path, other, "hdr@canary")
+    assert entries[0]["wasm"] == str(tmp_path)
+    recording = Recording({}, {}, {}, [], [], {}, {})
+    answers = Answers(recording, other)
+    assert answers.take("hdr.canary", "time", []) is None
+    assert answers.unknown == ["hdr@canary: time() is not in the recording; it got the kit's answer"]

@@ -12,11 +12,13 @@ from wasmtime import component
 
 from proxy.abi.component.codec import Arena, Codec, Coder, LiftError
 from proxy.abi.component.types import Function, Interfaces
+from proxy.abi.component.worlds import function_name
 from proxy.telemetry.logging import limited
 from proxy.wasm import capi
 from proxy.wasm.capi import VAL_SIZE, ffi, lib
 from proxy.wasm.engine import Engine
 from proxy.wasm.fault import GuestFault
+from proxy.wasm.linear_memory import mapped, memories
 from proxy.wasm.store import DEADLINE, Store, StoreLimits
 
 log = structlog.get_logger("filter")
@@ -34,11 +36,16 @@ MOST_MEMORIES: Final = 4
 HostFunction = Callable[..., Any]
 
 
+class DeniedError(Exception):
+    """The filter may not call this function, and it has no other way to say so than a trap."""
+
+
 class Import:
     """A function that Python answers."""
 
     def __init__(self, name: str, function: HostFunction, coder: Coder, arena: Arena) -> None:
         self.name = name
+        self.answer = function
         self.function = function
         self.lift = coder.lift
         self.lower = coder.lower_result
@@ -73,6 +80,8 @@ def on_import(number: int, context: Any, type_: Any, args: int, n: int, results:
         return ffi.NULL
     except LiftError as error:
         return lib.wasmtime_error_new(f"{REFUSED}{called.name}: {error}".encode())
+    except DeniedError as error:
+        return lib.wasmtime_error_new(str(error).encode())
     except Exception:
         if not limited("host_function_failed", 1):  # a guest decides how often it calls
             log.exception("host_function_failed", function=called.name)
@@ -134,12 +143,23 @@ class Linked:
         try:
             for name, function in found.items():
                 number = next_number()
-                IMPORTS[number] = Import(name, functions[interface, name], codec.coder(function), codec.arena)
+                answer = functions[interface, name]
+                IMPORTS[number] = Import(function_name(interface, name), answer, codec.coder(function), codec.arena)
                 self.numbers.append(number)
                 text = name.encode()
                 check(lib.wasmtime_component_linker_instance_add_func(place[0], text, len(text), on_import, number, ffi.NULL))
         finally:
             lib.wasmtime_component_linker_instance_delete(place[0])
+
+    def replace(self, make: Callable[[str, HostFunction], HostFunction]) -> None:
+        """Let others answer: what `make` gives for each function's name, such as `kv.get`, and the one that answers it."""
+        for number in self.numbers:
+            one = IMPORTS[number]
+            one.function = make(one.name, one.answer)
+
+    def restore(self) -> None:
+        """As it was before any `replace`."""
+        self.replace(lambda name, answer: answer)
 
     def close(self) -> None:
         for number in self.numbers:
@@ -183,6 +203,8 @@ class Instance:
         """Fuel of the last call."""
         self.elapsed = 0.0
         """Seconds of the last call."""
+        self.places: Sequence[tuple[int, int]] = ()
+        """What has come into the address space with it, if somebody looked; for `memory`."""
         self.instance = ffi.new("component_instance_t *")
         self.functions: dict[str, tuple[Any, Coder]] = {}
         self.store.set_fuel(fuel)
@@ -264,6 +286,10 @@ class Instance:
             return GuestFault("result", cause.removeprefix(REFUSED))
         frame = next((line.strip() for line in where.splitlines() if line.strip().startswith("0:")), None)
         return GuestFault("trap", f"{cause} at {frame}" if frame else cause)
+
+    def memory(self) -> int:
+        """Bytes of its linear memories together."""
+        return sum(memories(self.places, mapped())) if self.places else 0
 
     def close(self) -> None:
         self.dead = True

@@ -10,7 +10,7 @@ from wasmtime import component
 from proxy.abi.component.inspect import facts_of, refusals
 from proxy.abi.component.types import differences
 from proxy.abi.component.worlds import EXPORTED, World, WorldError, world_of
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.wasm.component import Component, read_component
 from proxy.wasm.engine import Engine
 

@@ -117,6 +117,10 @@ class ComponentPlugin(Reporting, Configured):
     def wants(self, phase: str) -> bool:
         return bool(self.wanted >> PHASES.index(phase) & 1)
 
+    def memory_bytes(self) -> int:
+        """Of the instances that serve all streams; those of one stream each are gone with it."""
+        return sum(root.instance.memory() for root in self.slot.roots if root.instance is not None)
+
     def next_stream(self) -> int:
         self.streams += 1
         return self.streams

@@ -1,8 +1,10 @@
 """The place of a component's instances: starts them, and starts them anew after a fault, with back-off."""
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from proxy.abi.component.denied import permitted
 from proxy.abi.component.host import Host
 from proxy.abi.component.instance import Instance, Linked
 from proxy.abi.component.worlds import World
@@ -13,9 +15,10 @@ from proxy.sharing.space import Space
 from proxy.telemetry.metrics import Counter
 from proxy.wasm.engine import Engine
 from proxy.wasm.fault import GuestFault
+from proxy.wasm.linear_memory import come, mapped
 
 if TYPE_CHECKING:
-    from proxy.abi.component.plugin import Configured
+    from proxy.abi.component.plugin import ComponentPlugin, Configured
     from proxy.abi.component.stream import ComponentStream
 
 
@@ -40,7 +43,8 @@ class ComponentSlot(Slot):
         self.memories = memories
         self.host: Host = services.component_host(world) if services.component_host is not None else Host(world)
         self.linked = Linked(
-            engine, loaded, world.imports, interface, world.exports[world.filter], self.host.functions,
+            engine, loaded, world.imports, interface, world.exports[world.filter],
+            permitted(self.host, world, settings.host_functions),
             max(BODY_GROWTH * settings.body_buffer, 1 << 16),
         )  # fmt: skip
         self.roots: list[Configured] = []
@@ -58,6 +62,10 @@ class ComponentSlot(Slot):
     @property
     def rebuilds(self) -> Counter:
         return self.roots[0].plugin.instruments.vm_rebuilds
+
+    @property
+    def plugins(self) -> "Iterable[ComponentPlugin]":
+        return {root.plugin.name: root.plugin for root in self.roots}.values()
 
     # ---- Starting ----
 
@@ -112,11 +120,12 @@ class ComponentSlot(Slot):
             for root in self.roots:
                 if not root.plugin.described:
                     root.plugin.describe()
-                instance = self.build(root)
                 if root.plugin.isolated:
-                    instance.close()
-                else:
-                    root.instance = instance
+                    self.build(root).close()
+                    continue
+                before = mapped()
+                instance = root.instance = self.build(root)
+                instance.places = come(before, mapped())
         except StartError:
             self.bury()
             raise

@@ -243,7 +243,7 @@ class ComponentStream(StreamPart):
         try:
             return instance.call(callback, arguments, plugin.fuel)
         except GuestFault as fault:
-            plugin.failed(callback, fault.reason, fault.message, self.stream, instance.used)
+            plugin.failed(callback, fault.reason, fault.message, self.stream, instance.used, instance.elapsed)
             if plugin.isolated:
                 instance.close()
                 plugin.slot.noted()

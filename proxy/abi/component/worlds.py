@@ -96,6 +96,17 @@ def compatible(guest: str, host: str) -> bool:
     return (a, b) == (x, y) and c <= z
 
 
+def function_name(interface: str, name: str) -> str:
+    """What people call a function to import: `kv.get`, whatever its version."""
+    return f"{interface.partition('@')[0].removeprefix(PREFIX)}.{name}"
+
+
+def function_names() -> list[str]:
+    """All functions to import, of every version that is served."""
+    imports = [pair for world in WORLDS for pair in world.imports.items()]
+    return sorted({function_name(interface, name) for interface, found in imports for name in found})
+
+
 def shown(name: str) -> str:
     """A name from an untrusted file."""
     return name[:100].encode("unicode_escape").decode()

@@ -131,7 +131,7 @@ static u32 shut(void) { return bad(BAD_ARGUMENT, "map", "is not open in this cal
 static u32 take_key(u32 m, u32 from, u32 size, u32 *key, u32 *key_len) {
   if (guest_take(from, size, key)) return outside("key");
   u8 *p = AT(u8, *key);
-  for (u32 i = 0; i < size; i++) p[i] = lower(p[i]);
+  fold(p, (size + 7) & ~7u); /* whole words: what lies behind it in scratch, which is aligned, is nobody's */
   *key_len = size;
   if (m == REQUEST_HEADERS && IS("host", p, size)) *key = ADDRESS(":authority"), *key_len = 10;
   return OK;
@@ -176,17 +176,15 @@ static u32 edit_map(enum edit how, u32 m, u32 key, u32 key_size, u32 value, u32 
   map *M = writable(m);
   if (!M) return shut();
   int first = map_find(M, AT(u8, key), key_size, 0), joins = how == ADD && first >= 0 && is_inline(m, AT(u8, key), key_size);
-  if (how != REMOVE) {
-    u64 n = M->n + !joins, bytes = (u64)M->bytes + (joins ? 1 : key_size) + value_size;
-    if (how == REPLACE)
-      for (int i = first; i >= 0; i = map_find(M, AT(u8, key), key_size, (u32)i + 1))
-        n--, bytes -= key_size + AT(entry, M->entries)[i].value_len;
-    if (too_large(M, n, bytes)) return over();
-  }
+  u32 there = 0;
+  u64 n = M->n + (how != REMOVE && !joins), bytes = (u64)M->bytes + (joins ? 1 : key_size) + value_size;
+  if (how != ADD)
+    for (int i = first; i >= 0; i = map_find(M, AT(u8, key), key_size, (u32)i + 1))
+      there++, bytes -= key_size + AT(entry, M->entries)[i].value_len;
+  if (how != REMOVE && too_large(M, n - there, bytes)) return over();
   edited(m);
   if (joins) return map_join_value(M, (u32)first, value, value_size), OK;
-  if (how != ADD)
-    for (int i = first; i >= 0 && (i = map_find(M, AT(u8, key), key_size, (u32)i)) >= 0;) map_remove_at(M, (u32)i);
+  for (int i = first; there && (i = map_find(M, AT(u8, key), key_size, (u32)i)) >= 0; there--) map_remove_at(M, (u32)i);
   if (how != REMOVE) map_add(M, key, key_size, value, value_size);
   return OK;
 }
@@ -218,7 +216,7 @@ EXPORT(proxy_set_header_map_pairs) u32 proxy_set_header_map_pairs(u32 m, u32 fro
   if (!M) return failed(shut(), F_SET_MAP_PAIRS);
   u64 n = size < 4 ? 0 : *AT(u32, at), bytes = size < 4 + 10 * n ? 0 : size - 4 - 10 * n; /* n is a lie: it will decode to nothing */
   if (n <= PAIRS_COUNT && too_large(M, n, bytes)) return failed(over(), F_SET_MAP_PAIRS);
-  map_deserialize(M, at, size, m == REQUEST_HEADERS);
+  map_deserialize(m, at, size);
   edited(m);
   return OK;
 }
@@ -302,9 +300,12 @@ int is_inline(u32 m, const u8 *key, u32 n) {
 /* ---- Buffers ---- */
 static void reserve(buffer *b, u32 need) {
   if (need <= b->capacity) return;
-  u32 capacity = need + (need >> 1), at = scratch(capacity);
+  u32 capacity = need + (need >> 1);
+  /* The last block grows where it is: a body that grows piece by piece would else be copied, and touch new pages, at each step. */
+  if (b->data && b->data + b->capacity == scratch_top && call.kept == scratch_top && !(b->data & 7)) scratch_top = b->data;
+  u32 at = scratch(capacity);
   call.kept = scratch_top;
-  copy(at, b->data, b->len);
+  if (at != b->data) copy(at, b->data, b->len);
   b->data = at, b->capacity = capacity;
 }
 
@@ -664,9 +665,8 @@ EXPORT(enter) u32 enter(u32 context, u32 flags, u32 argument, u32 vm_address) {
   scratch_reset();
   for (u32 i = 0; i < BUFFERS; i++) {
     buffer *b = &call.buffers[i];
-    if (!(flags & BUFFERS_SET)) b->present = 0;
-    if (!b->present && ALWAYS_READABLE >> i & 1) *b = (buffer){0, 0, 0, READABLE};
-    if (b->present && b->data + b->len > scratch_top) scratch_top = call.kept = b->data + b->len; /* Python put it there */
+    if (!(flags & BUFFERS_SET) || !b->present) *b = (buffer){0, 0, 0, ALWAYS_READABLE >> i & 1};
+    else if (b->data + b->len > scratch_top) scratch_top = call.kept = b->data + b->len; /* Python put it there */
   }
   buffer *configuration = &call.buffers[VM_CONFIGURATION];
   configuration->data = running()->configuration, configuration->len = running()->configuration_len;

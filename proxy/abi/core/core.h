@@ -30,6 +30,7 @@ enum { REQUEST_BODY, RESPONSE_BODY, DOWNSTREAM_DATA, UPSTREAM_DATA, CALL_BODY, G
 
 /* ---- The stream: what a snapshot holds, from `stream` to `stream.top` ---- */
 typedef struct { u32 key, key_len, value, value_len; } entry;
+typedef struct { u32 from, to; } range;
 typedef struct { u32 entries, n, capacity, bytes; } map; /* entries: address of an array of `entry`; bytes: keys and values */
 typedef struct {
   u32 top;       /* first free address of the arena */
@@ -37,6 +38,7 @@ typedef struct {
   u32 torn;      /* nonzero only while entries move: see compact and mend */
   map maps[STREAM_MAPS];
   u32 floor;     /* `top` when the arena last had no dead bytes */
+  range request_lines, response_lines; /* where the field lines of a head lie as they came (heads.c, plain messages); or nothing */
 } stream_head;
 enum { ARENA = 4 << 20, SLACK = 256 << 10 }; /* SLACK: dead bytes that a callback may leave behind */
 /* Where the static data ends there are the stream, then the persistent room, then scratch. As static data they would cost each
@@ -87,11 +89,22 @@ u32 scratch(u32 size); /* address of `size` fresh bytes; traps when the memory c
 void scratch_reset(void);
 
 /* ---- Small things ---- */
+typedef u32 __attribute__((aligned(1), may_alias)) word;
+typedef u64 __attribute__((aligned(1), may_alias)) long_word;
 static inline void copy(u32 to, u32 from, u32 size) {
   if (size) __builtin_memmove(AT(void, to), AT(void, from), size);
 }
+/* ASCII letters to lower case, eight bytes at a time. */
+static inline void fold(u8 *p, u32 size) {
+  for (; size >= 8; p += 8, size -= 8) {
+    u64 w = *(long_word *)p, low = w & 0x7f7f7f7f7f7f7f7f;
+    u64 upper = (low + 0x3f3f3f3f3f3f3f3f) & ~(low + 0x2525252525252525) & ~w & 0x8080808080808080;
+    *(long_word *)p = w | upper >> 2;
+  }
+  for (; size; p++, size--)
+    if (*p >= 'A' && *p <= 'Z') *p += 32;
+}
 static inline int equal(const u8 *a, const u8 *b, u32 size) {
-  typedef u32 __attribute__((aligned(1), may_alias)) word;
   for (; size >= 4; a += 4, b += 4, size -= 4)
     if (*(const word *)a != *(const word *)b) return 0;
   for (; size; a++, b++, size--)
@@ -128,6 +141,8 @@ enum { PAIRS_BYTES = 1 << 20, PAIRS_COUNT = 1024 }; /* largest block of pairs */
 map *map_of(u32 m);
 int is_inline(u32 m, const u8 *key, u32 n);
 int header_property(u32 path, u32 size, u32 *value, u32 *value_len); /* properties.c */
+u8 *answer_begin(u32 m);
+void answer_point(u32 m, u32 key, u32 key_len, u32 value, u32 value_len); /* the caller has seen that it fits */
 int map_find(const map *M, const u8 *key, u32 key_len, u32 from);
 void tidy(void); /* compact, if edits have left more than SLACK */
 void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len);
@@ -137,6 +152,6 @@ void map_clear(map *M);
 u32 map_reserve(u32 size);                                                           /* `size` bytes of the arena */
 void map_point(map *M, u32 key, u32 key_len, u32 value, u32 value_len);              /* addresses in the arena */
 u32 map_serialize(const map *M, u32 *size);                                          /* the ABI's pair block, in scratch */
-void map_deserialize(map *M, u32 from, u32 size, int request);                       /* malformed gives an empty map */
+void map_deserialize(u32 m, u32 from, u32 size);                                     /* malformed gives an empty map */
 int name_is_token(const u8 *p, u32 n);
 int value_is_clean(const u8 *p, u32 n);

@@ -8,50 +8,56 @@
 
 /* What a loaded head said, beside its status. */
 enum { SAID_EXPECT = 1 << 8, SAID_UPGRADE = 1 << 9 };
+#define HAS_ID (1u << 31) /* the listener keeps the client's x-request-id, and there is one: it is in the map, if it is sound */
 /* Why a head was refused; abi/memory.py has the words. */
 enum { HEAD_FINE, HEAD_FIELDS, HEAD_HOST, HEAD_TARGET, HEAD_METHOD, HEAD_PATH, HEAD_AUTHORITY, HEAD_NAME, HEAD_VALUE, HEAD_STATUS,
        HEAD_LENGTH, HEAD_TOO_LARGE, HEAD_PROTOCOL, HEAD_CODING };
 
 /* How a listener wants its heads; written by Python, persistent. */
-typedef struct { u32 forwarded, request_id, via, via_len, scheme, scheme_len, trailers, underscores; } head_options;
+typedef struct { u32 forwarded, request_id, via, via_len, scheme, scheme_len, trailers, underscores, most_fields; } head_options;
 enum { FORWARDED_OFF, FORWARDED_APPEND, FORWARDED_REPLACE };
 enum { REQUEST_ID_OFF, REQUEST_ID_KEEP, REQUEST_ID_REPLACE };
 enum { UNDERSCORES_REJECT, UNDERSCORES_DROP, UNDERSCORES_KEEP };
 
 /* ---- Character classes (RFC 9110 5.6.2, RFC 3986) ---- */
-static int is_token_byte(u8 c) {
-  if ((c | 32) >= 'a' && (c | 32) <= 'z') return 1;
-  if (c >= '0' && c <= '9') return 1;
-  switch (c) {
-  case '!': case '#': case '$': case '%': case '&': case '\'': case '*': case '+': case '-': case '.': case '^': case '_':
-  case '`': case '|': case '~': return 1;
-  default: return 0;
-  }
-}
+/* A token's bytes, in lower case; 0 for all others. */
+static const u8 token[256] = {
+  ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%', ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+', ['-'] = '-',
+  ['.'] = '.', ['^'] = '^', ['_'] = '_', ['`'] = '`', ['|'] = '|', ['~'] = '~',
+  ['0'] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
+  ['A'] = 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x',
+  'y', 'z',
+  ['a'] = 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x',
+  'y', 'z',
+};
 /* A field name's bytes in lower case; 0 where one is no token byte. */
 static int fold_name(u8 *p, u32 n) {
-  for (u32 i = 0; i < n; i++) {
-    if (!is_token_byte(p[i])) return 0;
-    p[i] = lower(p[i]);
-  }
+  for (u32 i = 0; i < n; i++)
+    if (!(p[i] = token[p[i]])) return 0;
   return n > 0;
 }
 int name_is_token(const u8 *p, u32 n) {
   for (u32 i = 0; i < n; i++)
-    if (!is_token_byte(p[i])) return 0;
+    if (!token[p[i]]) return 0;
   return n > 0;
 }
-int value_is_clean(const u8 *p, u32 n) {
+/* How many of the `n` bytes a field value may have: up to the first control character but HTAB. */
+static u32 clean_length(const u8 *p, u32 n) {
   u32 i = 0;
-  for (; i + 8 <= n; i += 8) { /* eight at a time, until one of them may be a control character */
-    u64 w, d;
+  for (; i + 8 <= n; i += 8) { /* eight at a time */
+    u64 w, d, odd;
     __builtin_memcpy(&w, p + i, 8), d = w ^ 0x7f7f7f7f7f7f7f7f;
-    if ((((w - 0x2020202020202020) & ~w) | ((d - 0x0101010101010101) & ~d)) & 0x8080808080808080) break;
+    odd = (((w - 0x2020202020202020) & ~w) | ((d - 0x0101010101010101) & ~d)) & 0x8080808080808080;
+    if (!odd) continue;
+    i += (u32)__builtin_ctzll(odd) / 8;
+    if (p[i] != '\t') return i;
+    i -= 7; /* on with what is behind it */
   }
   for (; i < n; i++)
-    if ((p[i] < 32 && p[i] != '\t') || p[i] == 127) return 0;
-  return 1;
+    if ((p[i] < 32 && p[i] != '\t') || p[i] == 127) return i;
+  return n;
 }
+int value_is_clean(const u8 *p, u32 n) { return clean_length(p, n) == n; }
 /* reg-name, IPv4, [IPv6], an optional port; no userinfo, path, comma or space */
 static int authority_is_sound(const u8 *p, u32 n) {
   u32 i = 0, digits = 0;
@@ -143,9 +149,12 @@ typedef struct { text host, connection[4]; u32 hosts, connections, said, joins, 
 /* A second field of one of Envoy's inline headers joins the first: a filter that asks for the value gets all of it. */
 enum { MOST_JOINS = 16, LARGEST_JOIN = 4 << 10 }; /* nothing may move while a head is loaded */
 
+/* A bit of `head_notes.names`: where it is not set, no field of that name was loaded. */
+static inline u64 name_bit(const u8 *k, u32 n) { return 1ull << ((n * 5 + k[0] + 3 * k[n - 1]) & 63); }
+
 static int join_inline(map *M, head_notes *notes, text name, text value, int request) {
   u8 *k = AT(u8, name.at);
-  u64 bit = 1ull << ((name.len * 5 + k[0] + 3 * k[name.len - 1]) & 63), seen = notes->names & bit;
+  u64 bit = name_bit(k, name.len), seen = notes->names & bit;
   notes->names |= bit;
   if (!seen || !is_inline(request ? REQUEST_HEADERS : RESPONSE_HEADERS, k, name.len) || notes->joins == MOST_JOINS) return 0;
   int i = map_find(M, k, name.len, request ? 4 : 1);
@@ -194,53 +203,58 @@ static int is_chunked(text coding) {
 
 enum { MOST_DIGITS = 18 }; /* of a content-length: what fits 64 bits whatever the digits */
 
+/* One field, its name in lower case, both texts checked; why it is refused. */
+static int take_field(map *M, head_notes *notes, text name, text value, int request) {
+  u8 *k = AT(u8, name.at);
+  u32 n = name.len;
+  if (request && notes->underscores != UNDERSCORES_KEEP && has_underscore(k, n))
+    return notes->underscores == UNDERSCORES_DROP ? HEAD_FINE : HEAD_NAME;
+  if (n == 14 && value.len > MOST_DIGITS && IS("content-length", k, n)) return HEAD_LENGTH;
+  if (is_hop(k, n)) {
+    /* One coding is understood, and it is undone here: another one would be lost with the field (RFC 9112 6.1). */
+    if (n == 17 && !is_chunked(value)) return HEAD_CODING;
+    if (n == 10 && k[0] == 'c') {
+      if (notes->connections == 4) return HEAD_TOO_LARGE;
+      notes->connection[notes->connections++] = value;
+      if (!request) map_point(M, name.at, n, value.at, value.len); /* filters of responses see it; it is not sent on */
+    } else if (n == 7 && k[0] == 'u') {
+      notes->said |= SAID_UPGRADE;
+      map_point(M, name.at, n, value.at, value.len);
+    } else if (n == 17 && !request) {
+      map_point(M, name.at, n, value.at, value.len); /* the same */
+    } else {
+      take_trailer_hop(M, notes, name, value, request);
+    }
+    return HEAD_FINE;
+  }
+  if (request && n == 4 && IS("host", k, 4)) {
+    notes->host = value, notes->hosts++;
+    return HEAD_FINE;
+  }
+  if (request && n == 6 && IS("expect", k, 6)) {
+    u8 *v = AT(u8, value.at);
+    if (value.len == 12) {
+      u8 folded[12];
+      for (u32 i = 0; i < 12; i++) folded[i] = lower(v[i]);
+      if (IS("100-continue", folded, 12)) {
+        notes->said |= SAID_EXPECT;
+        return HEAD_FINE;
+      }
+    }
+    return HEAD_VALUE; /* RFC 9110 10.1.1: other expectations may be refused */
+  }
+  if (!join_inline(M, notes, name, value, request)) map_point(M, name.at, n, value.at, value.len);
+  return HEAD_FINE;
+}
+
 static int take_fields(map *M, head_notes *notes, u32 fields, int request) {
   text name, value;
   for (; next_field(&name); fields -= 2) {
     if (fields < 2 || !next_field(&value)) return HEAD_FIELDS;
-    u8 *k = AT(u8, name.at);
-    u32 n = name.len;
-    if (!fold_name(k, n)) return HEAD_NAME;
+    if (!fold_name(AT(u8, name.at), name.len)) return HEAD_NAME;
     if (!value_is_clean(AT(u8, value.at), value.len)) return HEAD_VALUE;
-    if (request && notes->underscores != UNDERSCORES_KEEP && has_underscore(k, n)) {
-      if (notes->underscores == UNDERSCORES_DROP) continue;
-      return HEAD_NAME;
-    }
-    if (n == 14 && value.len > MOST_DIGITS && IS("content-length", k, n)) return HEAD_LENGTH;
-    if (is_hop(k, n)) {
-      /* One coding is understood, and it is undone here: another one would be lost with the field (RFC 9112 6.1). */
-      if (n == 17 && !is_chunked(value)) return HEAD_CODING;
-      if (n == 10 && k[0] == 'c') {
-        if (notes->connections == 4) return HEAD_TOO_LARGE;
-        notes->connection[notes->connections++] = value;
-        if (!request) map_point(M, name.at, n, value.at, value.len); /* filters of responses see it; it is not sent on */
-      } else if (n == 7 && k[0] == 'u') {
-        notes->said |= SAID_UPGRADE;
-        map_point(M, name.at, n, value.at, value.len);
-      } else if (n == 17 && !request) {
-        map_point(M, name.at, n, value.at, value.len); /* the same */
-      } else {
-        take_trailer_hop(M, notes, name, value, request);
-      }
-      continue;
-    }
-    if (request && n == 4 && IS("host", k, 4)) {
-      notes->host = value, notes->hosts++;
-      continue;
-    }
-    if (request && n == 6 && IS("expect", k, 6)) {
-      u8 *v = AT(u8, value.at);
-      if (value.len == 12) {
-        u8 folded[12];
-        for (u32 i = 0; i < 12; i++) folded[i] = lower(v[i]);
-        if (IS("100-continue", folded, 12)) {
-          notes->said |= SAID_EXPECT;
-          continue;
-        }
-      }
-      return HEAD_VALUE; /* RFC 9110 10.1.1: other expectations may be refused */
-    }
-    if (!join_inline(M, notes, name, value, request)) map_point(M, name.at, n, value.at, value.len);
+    int wrong = take_field(M, notes, name, value, request);
+    if (wrong) return wrong;
   }
   return fields ? HEAD_FIELDS : HEAD_FINE;
 }
@@ -263,17 +277,17 @@ static int find_last(const map *M, const char *name, u32 n) {
 }
 
 /* Set to `value` (replace), or append to the list that is there. */
-static void forward(map *M, const char *name, u32 name_len, text value, int replace, int list) {
-  int i = find_last(M, name, name_len);
+static void forward(map *M, const head_notes *notes, const char *name, u32 name_len, text value, int replace, int list) {
+  int i = notes->names & name_bit((const u8 *)name, name_len) ? find_last(M, name, name_len) : -1;
   if (i >= 0 && replace) remove_all(M, name, name_len), i = -1;
   if (i < 0) add_text(M, name, name_len, value.at, value.len);
   else if (list) map_join_value(M, (u32)i, value.at, value.len);
 }
-#define FORWARD(M, name, value, replace, list) forward(M, name, sizeof(name) - 1, value, replace, list)
+#define FORWARD(name, value, replace, list) forward(M, notes, name, sizeof(name) - 1, value, replace, list)
 
-static void add_via(map *M, const head_options *o) {
+static void add_via(map *M, const head_notes *notes, const head_options *o) {
   if (!o->via_len) return;
-  int i = find_last(M, "via", 3);
+  int i = notes->names & name_bit((const u8 *)"via", 3) ? find_last(M, "via", 3) : -1;
   if (i >= 0) map_join_value(M, (u32)i, o->via, o->via_len);
   else ADD_TEXT(M, "via", o->via, o->via_len);
 }
@@ -286,24 +300,19 @@ static int request_id_is_sound(const map *M, int i) {
 static void reset_stream(void) {
   for (u32 m = 0; m < STREAM_MAPS; m++) *map_of(m) = (map){0, 0, 0, 0};
   stream.head.top = stream.head.floor = ADDRESS(stream.arena), stream.head.dirty = stream.head.torn = 0;
+  stream.head.request_lines = stream.head.response_lines = (range){0, 0};
 }
 
-/* Scratch holds: method LF target LF peer LF request-id (LF name LF value)*. Starts a new stream. */
-EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
-  const head_options *o = AT(head_options, options);
-  map *M = map_of(REQUEST_HEADERS);
-  head_notes notes = {0};
-  text method, target, peer, id, authority, scheme = {o->scheme, o->scheme_len};
-  scratch_reset(), reset_stream();
-  int wrong = place(M, size, fields);
-  if (wrong) return (u32)wrong;
-  if (fields < 4 || !next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
+static void begin_request(map *M, head_notes *notes, const head_options *o) {
   for (u32 i = 0; i < 4; i++) map_point(M, 0, 0, 0, 0); /* the pseudo headers come first */
-  notes.trailers = o->trailers, notes.underscores = o->underscores;
-  if ((wrong = take_fields(M, &notes, fields - 4, 1))) return (u32)wrong;
-  authority = notes.host;
+  notes->trailers = o->trailers, notes->underscores = o->underscores;
+}
+
+/* The fields are in the map: now what the request's first line says, and what the listener adds. */
+static u32 finish_request(map *M, const head_notes *notes, const head_options *o, text method, text target, text peer, text id) {
+  text authority = notes->host, scheme = {o->scheme, o->scheme_len};
   /* Whatever the target says (RFC 9112 3.2). */
-  if (notes.hosts != 1 || !authority_is_sound(AT(u8, authority.at), authority.len)) return HEAD_HOST;
+  if (notes->hosts != 1 || !authority_is_sound(AT(u8, authority.at), authority.len)) return HEAD_HOST;
   u8 *t = AT(u8, target.at);
   if (target.len && t[0] != '/' && t[0] != '*') { /* absolute-form: its authority overrides Host (RFC 9112 3.2.2) */
     u32 i = 0, start;
@@ -324,7 +333,7 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
   }
   if (!authority_is_sound(AT(u8, authority.at), authority.len)) return HEAD_HOST;
   if (!target_is_sound(AT(u8, target.at), target.len)) return HEAD_TARGET;
-  for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 4);
+  for (u32 i = 0; i < notes->connections; i++) drop_named(M, notes->connection[i], 4);
   entry *E = AT(entry, M->entries);
   E[0] = (entry){ADDRESS(":authority"), 10, authority.at, authority.len};
   E[1] = (entry){ADDRESS(":path"), 5, target.at, target.len};
@@ -333,21 +342,43 @@ EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
   M->bytes += 29 + authority.len + target.len + method.len + scheme.len;
   if (o->forwarded != FORWARDED_OFF) {
     int replace = o->forwarded == FORWARDED_REPLACE;
-    if (peer.len) FORWARD(M, "x-forwarded-for", peer, replace, 1);
-    FORWARD(M, "x-forwarded-proto", scheme, replace, 0);
-    FORWARD(M, "x-forwarded-host", authority, replace, 0);
+    if (peer.len) FORWARD("x-forwarded-for", peer, replace, 1);
+    FORWARD("x-forwarded-proto", scheme, replace, 0);
+    FORWARD("x-forwarded-host", authority, replace, 0);
   }
   if (o->request_id != REQUEST_ID_OFF && id.len) {
-    int i = map_find(M, (const u8 *)"x-request-id", 12, 4);
-    if (i < 0 || o->request_id == REQUEST_ID_REPLACE || !request_id_is_sound(M, i)) FORWARD(M, "x-request-id", id, 1, 0);
+    int i = notes->names & name_bit((const u8 *)"x-request-id", 12) ? map_find(M, (const u8 *)"x-request-id", 12, 4) : -1;
+    if (i < 0 || o->request_id == REQUEST_ID_REPLACE || !request_id_is_sound(M, i)) FORWARD("x-request-id", id, 1, 0);
   }
-  add_via(M, o);
+  add_via(M, notes, o);
   stream.head.floor = stream.head.top;
-  return HEAD_FINE | notes.said;
+  return HEAD_FINE | notes->said;
+}
+
+/* Scratch holds: method LF target LF peer LF request-id (LF name LF value)*. Starts a new stream. */
+EXPORT(load_request) u32 load_request(u32 size, u32 fields, u32 options) {
+  const head_options *o = AT(head_options, options);
+  map *M = map_of(REQUEST_HEADERS);
+  head_notes notes = {0};
+  text method, target, peer, id;
+  scratch_reset(), reset_stream();
+  int wrong = place(M, size, fields);
+  if (wrong) return (u32)wrong;
+  if (fields < 4 || !next_field(&method) || !next_field(&target) || !next_field(&peer) || !next_field(&id)) return HEAD_FIELDS;
+  begin_request(M, &notes, o);
+  if ((wrong = take_fields(M, &notes, fields - 4, 1))) return (u32)wrong;
+  return finish_request(M, &notes, o, method, target, peer, id);
 }
 
 static void digits3(u32 status, u8 *to) {
   to[0] = (u8)('0' + status / 100 % 10), to[1] = (u8)('0' + status / 10 % 10), to[2] = (u8)('0' + status % 10);
+}
+
+static u32 finish_response(map *M, const head_notes *notes, const head_options *o) {
+  for (u32 i = 0; i < notes->connections; i++) drop_named(M, notes->connection[i], 1);
+  if (o) add_via(M, notes, o);
+  stream.head.floor = stream.head.top;
+  return HEAD_FINE | notes->said;
 }
 
 /* Scratch holds (name LF value LF)*. The maps of the response are made anew. */
@@ -356,6 +387,7 @@ EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 op
   map *M = map_of(RESPONSE_HEADERS);
   head_notes notes = {0};
   scratch_reset();
+  stream.head.response_lines = (range){0, 0};
   int wrong = place(M, size, fields);
   if (wrong) return (u32)wrong;
   u32 code = stream.head.top;
@@ -363,20 +395,20 @@ EXPORT(load_response) u32 load_response(u32 status, u32 size, u32 fields, u32 op
   map_point(M, ADDRESS(":status"), 7, code, 3);
   if (o) notes.trailers = o->trailers;
   if (fields && (wrong = take_fields(M, &notes, fields, 0))) return (u32)wrong;
-  for (u32 i = 0; i < notes.connections; i++) drop_named(M, notes.connection[i], 1);
-  if (o) add_via(M, o);
-  stream.head.floor = stream.head.top;
-  return HEAD_FINE | notes.said;
+  return finish_response(M, &notes, o);
 }
 
 /* ---- Plain messages ----
- * Most requests are a GET without a body and most responses have a content-length, and both come in one read, saying nothing
+ * Most requests are a GET without a body and most responses have a content-length, and both heads come in one read, saying nothing
  * else about framing or the connection. Those are read here, strictly. What is unusual in any way is left to the parser that
  * reads all the others.
+ *
+ * The head goes to the arena as it came, and the map points into it. What no filter has edited leaves as the lines that they
+ * are (put_fields): for a head of 84 fields that is half of what it cost.
  */
-enum { LARGEST_PLAIN = 8 << 10, MOST_PLAIN_FIELDS = 64, MOST_PLAIN_DIGITS = 9 };
+enum { LARGEST_PLAIN = 8 << 10, MOST_PLAIN_FIELDS = 256, MOST_PLAIN_DIGITS = 9 };
 
-typedef struct { u8 *at, *end, *to; u32 fields, lengths, length, host, host_len, names, twice, has_id; } plain;
+typedef struct { u32 fields, lengths, length, names, twice, ids; } plain;
 
 static int plain_status(const u8 *p) { /* 0: none whose length is the content-length */
   for (u32 i = 0; i < 3; i++)
@@ -385,9 +417,9 @@ static int plain_status(const u8 *p) { /* 0: none whose length is the content-le
   return status < 200 || status > 599 || status == 204 || status == 205 || status == 304 ? 0 : status;
 }
 
-/* To the end of a line's text; 0 if it does not end with CR LF. */
+/* The end of a line's text; 0 if it does not end with CR LF. */
 static u8 *line_end(u8 *p, u8 *end) {
-  while (p < end && (*p >= 32 || *p == '\t')) p++;
+  p += clean_length(p, (u32)(end - p));
   return end - p >= 2 && p[0] == '\r' && p[1] == '\n' ? p : 0;
 }
 
@@ -425,82 +457,129 @@ static u32 single(const u8 *k, u32 n) {
   }
 }
 
-/* The fields, each as name LF value LF to `to`, names in lower case; `at` is then behind the empty line. 0: not plain. */
-static int plain_fields(plain *h) {
-  u8 *p = h->at, *end = h->end, *to = h->to;
+/* `size` bytes from scratch into the arena, behind an array with room for the entries of most heads of `head` bytes; their
+ * address. More entries have room as well, behind them. */
+static u32 place_plain(map *M, u32 from, u32 size, u32 head) {
+  u32 capacity = SPARE_ENTRIES + 4 + head / 32, most = (capacity + 4 * (MOST_PLAIN_FIELDS + SPARE_ENTRIES)) * sizeof(entry);
+  u32 at = (map_reserve(3 + most + size) + 3) & ~3u;
+  *M = (map){at, 0, capacity, 0}, at += capacity * sizeof(entry);
+  copy(at, from, size), stream.head.top = at + size;
+  return at;
+}
+
+/* The fields into the map, at most `most` of them; the last line is empty and ends at `end`. 0: not plain. */
+static int plain_fields(plain *h, map *M, head_notes *notes, u8 *p, u8 *end, u32 most, int request) {
   for (; end - p > 2; p += 2, h->fields++) {
-    u8 *name = to, *value;
-    for (; p < end && is_token_byte(*p); p++, to++) *to = lower(*p);
-    u32 n = (u32)(to - name), size;
-    if (!n || end - p < 4 || p[0] != ':' || p[1] != ' ' || is_blank(p[2]) || h->fields == MOST_PLAIN_FIELDS) return 0;
-    value = p += 2;
-    if (!(p = line_end(p, end)) || p == value || is_blank(p[-1])) return 0;
+    u8 *name = p, *value, c;
+    for (; p < end && (c = token[*p]); p++) *p = c;
+    u32 n = (u32)(p - name), size;
+    if (!n || end - p < 4 || p[0] != ':' || p[1] != ' ' || is_blank(p[2]) || h->fields == most) return 0;
+    value = p + 2;
+    if (!(p = line_end(value, end)) || p == value || is_blank(p[-1])) return 0;
     size = (u32)(p - value);
     if (is_hop(name, n) && !is_keep_alive(name, n, value, size)) return 0;
     if (IS("content-length", name, n) && (h->lengths++ || !plain_number(value, size, &h->length))) return 0;
-    if (IS("host", name, n)) h->host = (u32)(value - h->at), h->host_len = size;
     u32 bit = single(name, n);
     if (h->names & bit) h->twice = 1;
     h->names |= bit;
-    if (IS("x-request-id", name, n)) h->has_id = 1;
-    *to++ = '\n';
-    while (value < p) *to++ = *value++;
-    *to++ = '\n';
+    if (IS("x-request-id", name, n)) h->ids++;
+    if (take_field(M, notes, (text){ADDRESS(name), n}, (text){ADDRESS(value), size}, request)) return 0;
   }
-  h->to = to;
-  return end - p == 2 && p[0] == '\r' && p[1] == '\n';
-}
-
-static u8 *put_text(u8 *to, const u8 *from, u32 n) {
-  while (n--) *to++ = *from++;
-  *to++ = '\n';
-  return to;
+  return end - p == 2 && p[0] == '\r' && p[1] == '\n' && !notes->said;
 }
 
 /* Scratch holds a head with its empty line, the peer and a request id. Where in it the Host's value begins, shifted left by 16,
- * and its length; 0: not plain. Starts a new stream. */
+ * and its length, with HAS_ID; 0: not plain. Starts a new stream. */
 EXPORT(load_plain_request) u32 load_plain_request(u32 size, u32 peer, u32 id, u32 options) {
   const head_options *o = AT(head_options, options);
+  map *M = map_of(REQUEST_HEADERS);
   scratch_reset();
-  u32 total = size + peer + id, from = scratch(total), joined = scratch(total + 8);
+  u32 from = scratch(size + peer + id);
   u8 *base = AT(u8, from), *p = base + 4, *end = base + size;
-  plain h = {.end = end, .to = AT(u8, joined)};
   if (size < 18 || size > LARGEST_PLAIN || !IS("GET /", base, 5)) return 0;
-  h.to = put_text(h.to, base, 3);
   while (p < end && *p > 32 && *p < 127) p++;
   if (end - p < 13 || !IS(" HTTP/1.1\r\n", p, 11)) return 0;
-  h.to = put_text(put_text(put_text(h.to, base + 4, (u32)(p - base) - 4), end, peer), end + peer, id);
-  h.at = p + 11;
-  u32 start = (u32)(h.at - base);
-  if (!plain_fields(&h) || h.lengths || h.twice || !h.host_len) return 0;
-  if (h.has_id && o->request_id == REQUEST_ID_KEEP) return 0; /* Python reads it */
-  u32 n = (u32)(h.to - AT(u8, joined)) - 1;
-  copy(from, joined, n);
-  if (load_request(n, 4 + 2 * h.fields, options) != HEAD_FINE) return 0;
-  return (start + h.host) << 16 | h.host_len;
+  u32 target = (u32)(p - base) - 4, fields = target + 15, most = o->most_fields < MOST_PLAIN_FIELDS ? o->most_fields : MOST_PLAIN_FIELDS;
+  reset_stream();
+  u32 at = place_plain(M, from, size + peer + id, size);
+  plain h = {0};
+  head_notes notes = {0};
+  begin_request(M, &notes, o);
+  if (!plain_fields(&h, M, &notes, AT(u8, at + fields), AT(u8, at + size), most, 1) || h.lengths || h.twice || h.ids > 1) return 0;
+  text method = {at, 3}, path = {at + 4, target}, from_peer = {at + size, peer}, own_id = {at + size + peer, id};
+  if (finish_request(M, &notes, o, method, path, from_peer, own_id) != HEAD_FINE) return 0;
+  int kept_id = h.ids && o->request_id == REQUEST_ID_KEEP;
+  stream.head.request_lines = (range){at + fields, at + size};
+  return (notes.host.at - at) << 16 | notes.host.len | (kept_id ? HAS_ID : 0);
 }
 
-/* Scratch holds a head with its empty line, `rest` bytes have come behind it. The status; 0: not plain. */
+/* Scratch holds a head with its empty line, `rest` bytes have come behind it. The status, and in call.a[0] how many bytes of the
+ * body are still to come; 0: not plain. */
 EXPORT(load_plain_response) u32 load_plain_response(u32 size, u32 rest, u32 options) {
+  const head_options *o = AT(head_options, options);
+  map *M = map_of(RESPONSE_HEADERS);
   scratch_reset();
-  u8 *base = AT(u8, scratch(size)), *end = base + size, *p;
-  plain h = {.end = end, .to = base}; /* in the place of what has been read: each line gets shorter */
+  u32 from = scratch(size);
+  u8 *base = AT(u8, from), *end = base + size, *p;
   if (size < 17 || size > LARGEST_PLAIN || !IS("HTTP/1.1 ", base, 9) || base[12] != ' ') return 0;
   int status = plain_status(base + 9);
   if (!status || !(p = line_end(base + 13, end))) return 0;
-  h.at = p + 2;
-  if (!plain_fields(&h) || h.lengths != 1 || h.length != rest) return 0;
-  return load_response((u32)status, (u32)(h.to - base) - 1, 2 * h.fields, options) & 0xFF ? 0 : (u32)status;
+  u32 at = place_plain(M, from, size, size), first = M->entries, fields = at + (u32)(p - base) + 2;
+  plain h = {0};
+  head_notes notes = {.trailers = o->trailers};
+  map_point(M, ADDRESS(":status"), 7, at + 9, 3);
+  if (!plain_fields(&h, M, &notes, AT(u8, fields), AT(u8, at + size), MOST_PLAIN_FIELDS, 0) || h.lengths != 1 ||
+      h.length < rest) {
+    *M = (map){0, 0, 0, 0}, stream.head.top = first; /* as if nothing had been read */
+    return 0;
+  }
+  finish_response(M, &notes, o);
+  stream.head.response_lines = (range){fields, at + size};
+  call.a[0] = h.length - rest;
+  return (u32)status;
+}
+
+/* Scratch holds the head of a call's answer with its empty line, `rest` bytes have come behind it. The status, shifted left by
+ * 16, and how many fields the filter will find in the map of the answer, `:status` included; 0: not plain, the map is undefined.
+ * Fields are as the parser gives them: a second one is not joined to the first, only keep-alive is left out. */
+enum { MOST_ANSWER_FIELDS = 100 }; /* Envoy's limit */
+
+EXPORT(load_plain_answer) u32 load_plain_answer(u32 size, u32 rest) {
+  scratch_reset();
+  u8 *p = AT(u8, scratch(size)), *end, *to = answer_begin(CALL_HEADERS);
+  u32 fields = 0, kept = 1, lengths = 0, length = 0;
+  if (size < 17 || size > LARGEST_PLAIN || !IS("HTTP/1.1 ", p, 9) || p[12] != ' ') return 0;
+  int status = plain_status(p + 9);
+  if (!status) return 0;
+  copy(ADDRESS(to), ADDRESS(p), size); /* the scratch is gone when the filter asks for them */
+  p = to, end = to + size;
+  answer_point(CALL_HEADERS, ADDRESS(":status"), 7, ADDRESS(p + 9), 3);
+  p += 13, p += clean_length(p, (u32)(end - p));
+  while (end - p > 4) {
+    if (p[0] != '\r' || p[1] != '\n' || fields++ == MOST_ANSWER_FIELDS) return 0;
+    u8 *name = p += 2, *value;
+    while (p < end && *p != ':') p++;
+    u32 n = (u32)(p - name), taken;
+    if (end - p < 6 || !fold_name(name, n) || p[1] != ' ' || is_blank(p[2])) return 0;
+    value = p += 2, p += taken = clean_length(value, (u32)(end - value));
+    if (!taken || is_blank(p[-1])) return 0;
+    if (is_hop(name, n) && !is_keep_alive(name, n, value, taken)) return 0;
+    if (IS("content-length", name, n) && (lengths++ || !plain_number(value, taken, &length))) return 0;
+    if (!IS("keep-alive", name, n)) answer_point(CALL_HEADERS, ADDRESS(name), n, ADDRESS(value), taken), kept++;
+  }
+  if (end - p != 4 || !IS("\r\n\r\n", p, 4) || lengths != 1 || length != rest) return 0;
+  return (u32)status << 16 | kept;
 }
 
 /* ---- Emitting ---- */
 static u8 *out, *out_end;
 
+enum { WORD = 8, LONG_COPY = 64 };
+
 static void put(u32 from, u32 n) {
-  if ((u32)(out_end - out) < n) __builtin_trap(); /* sized beforehand */
-  u8 *source = AT(u8, from);
-  if (n < 32)
-    for (u32 i = 0; i < n; i++) out[i] = source[i];
+  if ((u32)(out_end - out) < n) __builtin_trap(); /* sized beforehand, with a word to spare */
+  if (n < LONG_COPY)
+    for (u32 i = 0; i < n; i += WORD) __builtin_memcpy(out + i, AT(u8, from + i), WORD);
   else
     copy(ADDRESS(out), from, n);
   out += n;
@@ -544,19 +623,33 @@ static int keeps(entry e, int keep) { /* of what is hop-by-hop */
   return kept_te = 1;
 }
 
-static int put_fields(const map *M, int keep) { /* all that is a field of its own and end-to-end, and what `keep` says */
+static int is_unsent(const u8 *k, u32 n) { /* framing and authority are put elsewhere, and `expect` nobody here would wait for */
+  return IS("content-length", k, n) || IS("host", k, n) || IS("expect", k, n); /* RFC 9110 10.1.1 */
+}
+
+/* All that is a field of its own and end-to-end, and what `keep` says. A field that still lies in `lines` is sound, since only
+ * what is gets there, and its text stands in its line; lines that follow one another are put at once. */
+static int put_fields(const map *M, range lines, int keep) {
+  const entry *E = AT(entry, M->entries);
+  u32 from = 0, to = 0;
   kept_te = 0;
   for (u32 i = 0; i < M->n; i++) {
-    entry e = AT(entry, M->entries)[i];
-    u8 *k = AT(u8, e.key), *v = AT(u8, e.value);
+    entry e = E[i];
+    const u8 *k = AT(u8, e.key);
     if (e.key_len && k[0] == ':') continue;
-    if (!name_is_token(k, e.key_len)) return HEAD_NAME;
-    if (!value_is_clean(v, e.value_len)) return HEAD_VALUE;
-    if (is_hop(k, e.key_len) && !keeps(e, keep)) continue;
-    if (IS("content-length", k, e.key_len) || IS("host", k, e.key_len)) continue;
-    if (IS("expect", k, e.key_len)) continue; /* nobody here would wait for the 100 (RFC 9110 10.1.1) */
-    put(e.key, e.key_len), PUT(": "), put(e.value, e.value_len), PUT("\r\n");
+    int whole = e.key - lines.from < lines.to - lines.from && e.value - e.key == e.key_len + 2;
+    if (!whole && !name_is_token(k, e.key_len)) return HEAD_NAME;
+    if (!whole && !value_is_clean(AT(u8, e.value), e.value_len)) return HEAD_VALUE;
+    if ((is_hop(k, e.key_len) && !keeps(e, keep)) || is_unsent(k, e.key_len)) continue;
+    if (whole && e.key == to) {
+      to = e.value + e.value_len + 2;
+      continue;
+    }
+    put(from, to - from), from = to = 0;
+    if (whole) from = e.key, to = e.value + e.value_len + 2;
+    else put(e.key, e.key_len), PUT(": "), put(e.value, e.value_len), PUT("\r\n");
   }
+  put(from, to - from);
   return HEAD_FINE;
 }
 
@@ -573,7 +666,7 @@ enum { NO_BODY, SIZED, CHUNKED, UNTIL_CLOSE };
 static void start_head(const map *M) {
   u32 size = M->bytes + 4 * M->n + 512;
   scratch_reset();
-  out = AT(u8, scratch(size)), out_end = out + size;
+  out = AT(u8, scratch(size + WORD)), out_end = out + size;
   call.a[0] = ADDRESS(out);
 }
 static u32 finish_head(u32 framing, u64 length) {
@@ -602,7 +695,7 @@ EXPORT(emit_request) u32 emit_request(u32 flags) {
   put(method.value, method.value_len), PUT(" "), put(path.value, path.value_len), PUT(" HTTP/1.1\r\nhost: ");
   put(authority.value, authority.value_len), PUT("\r\n");
   int keep = flags & UPGRADE ? KEEP_UPGRADE : !(flags & PASS_TRAILERS) ? 0 : flags & END_STREAM || sized ? KEEP_TE : KEEP_TE | KEEP_TRAILER;
-  int wrong = put_fields(M, keep);
+  int wrong = put_fields(M, stream.head.request_lines, keep);
   if (wrong) return (u32)wrong;
   if (flags & UPGRADE) PUT("connection: upgrade\r\n");
   else if (kept_te) PUT("connection: te\r\n"); /* RFC 9110 10.1.4 */
@@ -675,7 +768,7 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
   if (!known) PUT("Unknown");
   PUT("\r\n");
   int chunked = !(flags & (HEAD_REQUEST | END_STREAM | HTTP_10)) && !sized && status != 204 && status != 304;
-  int wrong = put_fields(M, status == 101 ? KEEP_UPGRADE : flags & PASS_TRAILERS && chunked ? KEEP_TRAILER : 0);
+  int wrong = put_fields(M, stream.head.response_lines, status == 101 ? KEEP_UPGRADE : flags & PASS_TRAILERS && chunked ? KEEP_TRAILER : 0);
   if (wrong) return (u32)wrong;
   call.a[6] = status;
   if (status == 101) {
@@ -708,7 +801,7 @@ EXPORT(emit_response) u32 emit_response(u32 flags) {
 EXPORT(map_set_pairs) u32 map_set_pairs(u32 m, u32 size) {
   scratch_reset();
   u32 block = scratch(size);
-  map_deserialize(map_of(m), block, size, m == REQUEST_HEADERS);
+  map_deserialize(m, block, size);
   return OK;
 }
 EXPORT(new_stream) void new_stream(void) { scratch_reset(), reset_stream(); }

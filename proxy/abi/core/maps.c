@@ -8,21 +8,29 @@ static struct { entry entries[ANSWER_PAIRS]; u8 text[ANSWER_BYTES]; } answer_roo
 
 map *map_of(u32 m) { return m < STREAM_MAPS ? &stream.head.maps[m] : &answers[m - STREAM_MAPS]; }
 
+/* Map 4 to 7 anew, and where there is room for its texts. */
+u8 *answer_begin(u32 m) {
+  answers[m - STREAM_MAPS] = (map){ADDRESS(answer_room[m - STREAM_MAPS].entries), 0, ANSWER_PAIRS, 0};
+  return answer_room[m - STREAM_MAPS].text;
+}
+void answer_point(u32 m, u32 key, u32 key_len, u32 value, u32 value_len) {
+  map *M = &answers[m - STREAM_MAPS];
+  AT(entry, M->entries)[M->n++] = (entry){key, key_len, value, value_len}, M->bytes += key_len + value_len;
+}
+
 /* For Python: scratch holds a pair block, names in lower case, that becomes map `m`; 1 if it does not fit. */
 EXPORT(set_answer) u32 set_answer(u32 m, u32 size) {
   scratch_reset();
-  map *M = map_of(m);
-  u32 i = m - STREAM_MAPS, block = scratch_top, n = size ? *AT(u32, block) : 0;
-  *M = (map){ADDRESS(answer_room[i].entries), 0, ANSWER_PAIRS, 0};
+  u32 block = scratch_top, n = size ? *AT(u32, block) : 0, at = ADDRESS(answer_begin(m));
   if (!n) return 0;
   if (n > ANSWER_PAIRS || size < 4 + 10 * n || size > ANSWER_BYTES) return 1;
-  u32 at = ADDRESS(answer_room[i].text), *lengths = AT(u32, block + 4);
+  u32 *lengths = AT(u32, block + 4);
   copy(at, block, size), at += 4 + 8 * n;
   for (u32 j = 0; j < n; j++) {
-    entry e = {at, lengths[2 * j], at + lengths[2 * j] + 1, lengths[2 * j + 1]};
-    answer_room[i].entries[j] = e, at = e.value + e.value_len + 1, M->bytes += e.key_len + e.value_len;
+    u32 value = at + lengths[2 * j] + 1;
+    answer_point(m, at, lengths[2 * j], value, lengths[2 * j + 1]);
+    at = value + lengths[2 * j + 1] + 1;
   }
-  M->n = n;
   return 0;
 }
 
@@ -34,6 +42,7 @@ static void finish_move(void) {
   u32 arena = ADDRESS(stream.arena);
   copy(arena, move.from, move.size);
   for (u32 m = 0; m < STREAM_MAPS; m++) map_of(m)->entries = arena + move.entries[m];
+  stream.head.request_lines = stream.head.response_lines = (range){0, 0};
   stream.head.top = stream.head.floor = arena + move.size, stream.head.torn = 0;
 }
 
@@ -97,8 +106,16 @@ u32 map_reserve(u32 size) {
 
 int map_find(const map *M, const u8 *key, u32 key_len, u32 from) {
   const entry *E = AT(entry, M->entries);
-  for (u32 i = from; i < M->n; i++)
-    if (E[i].key_len == key_len && equal(AT(u8, E[i].key), key, key_len)) return (int)i;
+  u32 i = from, n = M->n;
+  while (i < n) {
+    const entry *e = E + i;
+    if (i + 4 <= n && e[0].key_len != key_len && e[1].key_len != key_len && e[2].key_len != key_len && e[3].key_len != key_len) {
+      i += 4; /* most names are of other lengths */
+      continue;
+    }
+    if (e->key_len == key_len && equal(AT(u8, e->key), key, key_len)) return (int)i;
+    i++;
+  }
   return -1;
 }
 
@@ -128,7 +145,7 @@ void map_point(map *M, u32 key, u32 key_len, u32 value, u32 value_len) {
 void map_add(map *M, u32 key, u32 key_len, u32 value, u32 value_len) {
   ensure(key_len + value_len + growth(M));
   u32 kept = take(key, key_len);
-  for (u8 *p = AT(u8, kept), *end = p + key_len; p < end; p++) *p = lower(*p);
+  fold(AT(u8, kept), key_len);
   map_point(M, kept, key_len, take(value, value_len), value_len);
 }
 
@@ -165,8 +182,10 @@ u32 map_serialize(const map *M, u32 *size) {
   return block;
 }
 
-/* proxy-wasm-cpp-host's limits: 1 MiB and 1,024 pairs; short, over-long or unterminated blocks decode to nothing. */
-void map_deserialize(map *M, u32 from, u32 size, int request) {
+/* proxy-wasm-cpp-host's limits: 1 MiB and 1,024 pairs; short, over-long or unterminated blocks decode to nothing. A second pair
+ * of one of Envoy's inline headers joins the first, as if it were added. */
+void map_deserialize(u32 m, u32 from, u32 size) {
+  map *M = map_of(m);
   map_clear(M);
   if (size < 4 || size > PAIRS_BYTES) return;
   u32 n = *AT(u32, from), *lengths = AT(u32, from + 4);
@@ -176,10 +195,11 @@ void map_deserialize(map *M, u32 from, u32 size, int request) {
     u64 key = at, value = key + lengths[2 * i] + 1, next = value + lengths[2 * i + 1] + 1;
     if (next > size || *AT(u8, from + (u32)value - 1) || *AT(u8, from + (u32)next - 1)) return map_clear(M);
     u32 k = from + (u32)key, k_len = lengths[2 * i];
-    if (request && IS("host", k, k_len))
-      map_add(M, ADDRESS(":authority"), 10, from + (u32)value, lengths[2 * i + 1]);
-    else
-      map_add(M, k, k_len, from + (u32)value, lengths[2 * i + 1]);
+    for (u8 *p = AT(u8, k), *end = p + k_len; p < end; p++) *p = lower(*p);
+    if (m == REQUEST_HEADERS && IS("host", k, k_len)) k = ADDRESS(":authority"), k_len = 10;
+    int first = is_inline(m, AT(u8, k), k_len) ? map_find(M, AT(u8, k), k_len, 0) : -1;
+    if (first < 0) map_add(M, k, k_len, from + (u32)value, lengths[2 * i + 1]);
+    else map_join_value(M, (u32)first, from + (u32)value, lengths[2 * i + 1]);
     at = next;
   }
   if (at != size) map_clear(M);

@@ -38,6 +38,7 @@ int header_property(u32 path, u32 size, u32 *value, u32 *value_len) {
   if (size > 8 && equal(p, (const u8 *)"headers", 8)) {
     for (u32 i = 8; i < size; i++) p[i] = lower(p[i]);
     key = p + 8, key_len = size - 8, property_len = 0;
+    if (m == REQUEST_HEADERS && IS("host", key, key_len)) key = (const u8 *)":authority", key_len = 10;
   } else if (m == REQUEST_HEADERS) {
     for (u32 i = 0; i < sizeof request_fields / sizeof *request_fields && !key; i++)
       if (request_fields[i].size == size && equal((const u8 *)request_fields[i].property, p, size))
@@ -53,8 +54,9 @@ int header_property(u32 path, u32 size, u32 *value, u32 *value_len) {
   if (is_path || is_query) {
     u32 cut = 0;
     while (cut < *value_len && AT(u8, *value)[cut] != '?') cut++;
-    u32 behind = cut < *value_len ? cut + 1 : cut;
-    if (is_query) *value += behind, *value_len -= behind;
+    u32 behind = cut < *value_len ? cut + 1 : cut, end = behind;
+    while (end < *value_len && AT(u8, *value)[end] != '#') end++;
+    if (is_query) *value += behind, *value_len = end - behind;
     else *value_len = cut;
   }
   return OK;

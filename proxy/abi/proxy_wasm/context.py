@@ -191,16 +191,15 @@ class StreamContext(StreamPart):
         return self.call_body(ON_RESPONSE_BODY, data, end_stream, RESPONSE_TRAILERS)
 
     def call_body(self, operation: int, data: bytes, end_stream: bool, trailers: int) -> int:
-        memory = self.plugin.memory
         if self.window & CREATE:
             self.call(ON_CONTEXT_CREATE, 0)
-        memory.write_scratch(data)
-        flags = operation
-        if end_stream:
-            flags |= END_STREAM
+        if data:
+            self.plugin.memory.write_scratch(data)
+        if not end_stream:
+            result = self.call(operation, len(data))
+        else:
             self.window |= 1 << trailers << WRITABLE_SHIFT
-        result = self.call(flags, len(data))
-        if end_stream:
+            result = self.call(operation | END_STREAM, len(data))
             if result & TRAILERS:
                 self.window |= OPEN << trailers
             else:
@@ -271,16 +270,16 @@ class StreamContext(StreamPart):
         self.stream.info.filter_seconds += seconds
         result: int = values[0] - DONE
         if result < 0:  # it is still the context's id
-            return self.fell(flags, vm.died(error), used)
+            return self.fell(flags, vm.died(error), used, seconds)
         if result > ACTION:
             return self.attend(result, flags)
         return result
 
-    def fell(self, flags: int, fault: GuestFault, used: int) -> int:
+    def fell(self, flags: int, fault: GuestFault, used: int, seconds: float) -> int:
         plugin = self.plugin
         callback = NAMES[flags & ACTION]
         plugin.drain_logs(self.stream, callback)
-        plugin.failed(callback, fault.reason, fault.message, self.stream, used)
+        plugin.failed(callback, fault.reason, fault.message, self.stream, used, seconds)
         plugin.slot.died()
         plugin.slot.abandon()
         plugin.memory.attach(self.stream.region)  # the callback may have acted on another stream

@@ -182,7 +182,7 @@ def gather(context: "Context", tree: Tree) -> tuple[dict[str, Any], int]:
         else:
             wanted, values = [group], data
         for one in wanted:
-            if one in TIMES:
+            if one in TIMES or one.endswith("metadata"):  # messages
                 continue
             path = one if known is None else f"{group}\0{one}"
             raw = read(context, path.encode())

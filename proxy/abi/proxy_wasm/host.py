@@ -70,6 +70,13 @@ BYTE_FUEL: Final = 1
  HTTP_CALL, GRPC_CALL, GRPC_STREAM, GRPC_SEND, GRPC_CANCEL, GRPC_CLOSE, GET_SHARED, SET_SHARED, REGISTER_QUEUE, RESOLVE_QUEUE,
  ENQUEUE, DEQUEUE, FOREIGN, ERROR, CLEAR_ROUTE, EXIT, DENIED) = range(27)  # fmt: skip
 
+WORD: Final = struct.Struct("<I")
+CALL: Final = struct.Struct("<9I")
+"""The arguments of proxy_http_call: upstream, headers, body and trailers, each with its size; milliseconds."""
+MOST_KEPT: Final = 64
+LARGEST_KEPT: Final = 4096
+"""Blocks of headers that are kept for each VM, and the most bytes of one."""
+
 LONGEST_CORE_TEXT: Final = 128
 USUAL_REASONS: Final = {
     EMPTY: "the queue is empty",
@@ -96,6 +103,8 @@ class Host:
         self.memory = slot.memory
         self.reason = ""
         """Why the host function that is being answered refuses."""
+        self.pairs: dict[bytes, tuple[tuple[bytes, bytes], ...]] = {}
+        """Headers of calls by the block that they came in: many filters send the same ones again and again."""
         self.foreign = ForeignFunctions(self)
         self.operations = {
             TIME: self.get_time,
@@ -291,7 +300,8 @@ class Host:
         return OK
 
     def set_effective(self) -> int:
-        (context,) = self.words(1)
+        memory = self.memory
+        context: int = WORD.unpack_from(memory.buffer, memory.at_arguments)[0]
         if self.slot.set_effective(context):
             return OK
         self.explain(f"context: {context} is no context of this VM, or its stream is over")
@@ -307,17 +317,35 @@ class Host:
         return OK
 
     def http_call(self) -> int:
-        upstream = self.text(0).decode("utf-8", "surrogateescape")
-        headers, trailers = decode_pairs(self.text(1)) or [], decode_pairs(self.text(3)) or []
-        (milliseconds,) = self.memory.words_at(self.memory.at.arguments + 32, 1)
-        root = self.root()
+        memory = self.memory
+        up, up_size, head, head_size, body, body_size, trail, trail_size, milliseconds = CALL.unpack_from(
+            memory.buffer, memory.at_arguments
+        )
+        buffer = memory.buffer
+        if trail + trail_size > len(buffer):  # the last that the core has put there; it may have grown the memory
+            buffer = memory.buffer = memory.engine.memory()
+        upstream = buffer[up : up + up_size].decode("utf-8", "surrogateescape")
+        headers = self.decoded(buffer[head : head + head_size])
+        trailers = self.decoded(buffer[trail : trail + trail_size]) if trail_size else ()
+        content: bytes = buffer[body : body + body_size]
         try:
-            token = self.slot.start_call(root, upstream, headers, self.text(2), trailers, milliseconds / 1000)
+            token = self.slot.start_call(self.root(), upstream, headers, content, trailers, milliseconds / 1000)
         except CallRefusedError as error:
             self.explain(error.reason)
             return error.status
-        self.set_words(token)
+        WORD.pack_into(memory.buffer, memory.at_arguments, token)
         return OK
+
+    def decoded(self, block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """The pairs of a block, none if it is malformed; the same tuple for the same block, most times."""
+        found = self.pairs.get(block)
+        if found is None:
+            found = tuple(decode_pairs(block) or ())
+            if len(block) <= LARGEST_KEPT:
+                if len(self.pairs) >= MOST_KEPT:
+                    self.pairs.clear()
+                self.pairs[block] = found
+        return found
 
     def call_foreign(self) -> int:
         try:

@@ -5,6 +5,7 @@ Names come from an untrusted file: they are shown escaped and cut, and are for p
 """
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -134,7 +135,10 @@ def listing(value: Any) -> Any:
 
 def inspect(path: Path) -> Inspection:
     """Reads the file. Raises ModuleError for what is not WebAssembly, OSError if it can't be read."""
-    size = path.stat().st_size
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise ModuleError("is no regular file")  # reading a pipe or a device may never end
+    size = found.st_size
     if size > LARGEST_MODULE:
         raise ModuleError(f"the file has {size} bytes; no engine takes a module of more than 1 GiB")
     return inspect_bytes(path.read_bytes())

@@ -22,7 +22,8 @@ from proxy.abi.proxy_wasm.host import SHARING_FUNCTIONS
 from proxy.abi.proxy_wasm.inspect import MOST_LISTED, check_limits, inspect_bytes
 from proxy.abi.proxy_wasm.link import LINK, bridge_text, denied_functions, exported_callbacks, stubs_text
 from proxy.abi.proxy_wasm.vm import Compiled
-from proxy.config.model import Config, Filter, with_versions
+from proxy.config.filter import Filter, with_versions
+from proxy.config.model import Config
 from proxy.sources.obtain import UnreadableError, confirm, good_ones, obtain, read_module
 from proxy.wasm.cache import CompileErrors, load_or_compile
 from proxy.wasm.compile import Request

@@ -5,12 +5,13 @@ as the ABI's pair block. What a filter may see and when is measured on Envoy 1.4
 live as long as the request map is open to the filter, response ones from the response's headers on.
 """
 
+import re
 import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.abi.filter import StreamHost
+from proxy.abi.filter import GRPC_OF_HTTP, GRPC_UNKNOWN, StreamHost
 from proxy.abi.memory import REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_TRAILERS, StreamMemory, encode_pairs
 from proxy.telemetry.stream import StreamInfo
 
@@ -28,7 +29,14 @@ FLAG_BITS: Final = {
 TIMES: Final = frozenset({b"request\0time", b"request\0duration", b"response\0backend_latency"})
 """What limits.clock coarsens here."""
 
-GRPC_UNKNOWN: Final = 2
+GRPC_LARGEST: Final = 16
+GRPC_INVALID: Final = -1
+
+NUMBER: Final = re.compile(rb"\s*[+-]?\d+\s*")
+"""What Envoy takes for a number in a header."""
+
+MAPS: Final = frozenset({b"headers", b"trailers"})
+"""What a path goes into further than a name."""
 
 STATE: Final = b"\0"
 """Begins the names of what set_envoy_filter_state keeps among a stream's properties."""
@@ -40,9 +48,9 @@ class NullPropertyError(Exception):
 
 def get(context: "Context", path: bytes) -> bytes | None:
     """The value at `path` (segments joined by NUL, one at the end tolerated); None: there is none."""
-    path = path.removesuffix(b"\0")
     if not path:
         raise NullPropertyError
+    path = path.removesuffix(b"\0")
     plugin = context.plugin
     own = {
         b"plugin_name": plugin.name,
@@ -53,6 +61,8 @@ def get(context: "Context", path: bytes) -> bytes | None:
         return own.encode()
     stream = context.stream
     if stream is None:
+        if path == b"xds":
+            raise NullPropertyError
         return None
     group, _, rest = path.partition(b"\0")
     readers = GROUPS.get(group)
@@ -60,7 +70,7 @@ def get(context: "Context", path: bytes) -> bytes | None:
         if not rest:
             raise NullPropertyError
         name, _, key = rest.partition(b"\0")
-        reader = readers.get(name)
+        reader = None if key and name not in MAPS else readers.get(name)
         value = None if reader is None else reader(Reading(plugin.memory, stream, readable(context)), key)
         if value is not None and path in TIMES:
             (nanoseconds,) = struct.unpack("<q", value)
@@ -71,8 +81,8 @@ def get(context: "Context", path: bytes) -> bytes | None:
     if group == b"filter_state" and rest:
         return stream.properties.get(STATE + rest)
     if group == b"metadata":
-        return b""
-    if group in (b"filter_state", b"upstream_filter_state"):
+        return None if rest else b""
+    if group == b"filter_state" or (path == b"upstream_filter_state" and stream.info.upstream_address):
         raise NullPropertyError
     if path == b"connection_id":
         return integer(stream.info.connection_id)
@@ -121,7 +131,8 @@ class Reading:
     def headers(self, map_: int, key: bytes) -> bytes | None:
         """One header by name, or the whole map with the values of a name joined."""
         if key:
-            return self.header(map_, key.lower())
+            key = key.lower()
+            return self.header(map_, b":authority" if key == b"host" and map_ == REQUEST_HEADERS else key)
         joined: dict[bytes, bytes] = {}
         for name, value in self.memory.pairs(map_) if self.open(map_) else ():
             joined[name] = joined[name] + b"," + value if name in joined else value
@@ -152,14 +163,15 @@ def url_path(reading: Reading, key: bytes) -> bytes | None:
 
 def query(reading: Reading, key: bytes) -> bytes | None:
     path = reading.path()
-    return None if path is None else path.partition(b"?")[2]
+    return None if path is None else path.partition(b"?")[2].partition(b"#")[0]
 
 
 def request_size(reading: Reading, key: bytes) -> bytes | None:
     announced = reading.header(REQUEST_HEADERS, b"content-length")
-    if announced is not None and announced.isdigit() and len(announced) < 19:
-        return integer(int(announced))
-    return integer(reading.info.bytes_received)
+    if announced is None:
+        return integer(reading.info.bytes_received)
+    size = number(announced)
+    return None if size is None else integer(size)
 
 
 def request_total_size(reading: Reading, key: bytes) -> bytes | None:
@@ -191,14 +203,33 @@ def response_flags(reading: Reading, key: bytes) -> bytes | None:
 
 
 def grpc_status(reading: Reading, key: bytes) -> bytes | None:
-    if reading.memory.get(RESPONSE_HEADERS, b":status") is None:
-        return None
-    status = reading.memory.get(RESPONSE_TRAILERS, b"grpc-status") or reading.memory.get(RESPONSE_HEADERS, b"grpc-status")
-    return integer(int(status) if status is not None and status.isdigit() and len(status) < 4 else GRPC_UNKNOWN)
+    """What the trailers say, else the headers, each if it is open; else what the response's code comes to."""
+    status = reading.header(RESPONSE_TRAILERS, b"grpc-status") or reading.header(RESPONSE_HEADERS, b"grpc-status")
+    if status:
+        said = number(status)
+        return integer(said if said is not None and 0 <= said <= GRPC_LARGEST else GRPC_INVALID)
+    code = response_code(reading, b"")
+    return None if code is None else integer(GRPC_OF_HTTP.get(struct.unpack("<q", code)[0], GRPC_UNKNOWN))
 
 
 def backend_latency(reading: Reading, key: bytes) -> bytes | None:
     return integer(int(reading.info.upstream_seconds * 1e9)) if reading.info.over and reading.info.upstream_seconds else None
+
+
+def once_routed(reading: Reading, key: bytes) -> bytes | None:
+    """Metadata of what has none here: an empty message."""
+    return b"" if reading.info.cluster_name else None
+
+
+def once_connected(reading: Reading, key: bytes) -> bytes | None:
+    return b"" if reading.info.upstream_address else None
+
+
+def of_the_host(reading: Reading, key: bytes) -> bytes | None:
+    """Metadata of an endpoint: there is none."""
+    if reading.info.upstream_address:
+        raise NullPropertyError
+    return None
 
 
 def upstream(part: int) -> Reader:
@@ -209,6 +240,12 @@ def upstream(part: int) -> Reader:
         return text(address) if part == 0 else integer(port_of(address))
 
     return read
+
+
+def number(value: bytes) -> int | None:
+    """A 64-bit number as a header has it."""
+    found = int(value) if len(value) < 100 and NUMBER.fullmatch(value) else 1 << 63
+    return found if -(1 << 63) <= found < 1 << 63 else None
 
 
 def port_of(address: str) -> int:
@@ -264,10 +301,19 @@ GROUPS: Final[dict[bytes, dict[bytes, Reader]]] = {
         b"address": upstream(0),
         b"port": upstream(1),
         b"request_attempt_count": fact(lambda info: info.attempts, integer),
+        b"transport_failure_reason": once_connected,
+        b"locality": once_connected,
     },
     b"xds": {
         b"cluster_name": lambda reading, key: text(reading.info.cluster_name) if reading.info.cluster_name else None,
         b"route_name": lambda reading, key: text(reading.info.route_name) if reading.info.route_name else None,
         b"listener_direction": fact(lambda info: 0, integer),
+        b"filter_chain_name": fact(lambda info: "", text),
+        b"listener_metadata": fact(lambda info: "", text),
+        b"cluster_metadata": once_routed,
+        b"route_metadata": once_routed,
+        b"virtual_host_metadata": once_routed,
+        b"upstream_host_metadata": of_the_host,
+        b"upstream_host_locality_metadata": of_the_host,
     },
 }

@@ -2,7 +2,9 @@
 
 import struct
 import time
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proxy.abi.filter import (
     ACTION,
@@ -47,6 +49,9 @@ from proxy.sharing.space import Space
 from proxy.telemetry.metrics import Counter
 from proxy.wasm.fault import GuestFault
 
+if TYPE_CHECKING:
+    from proxy.abi.proxy_wasm.plugin import Plugin
+
 TICK_REST: Final = 4
 """After a tick come so many times its own seconds without one: by ticks a filter gets a fifth of the worker at most."""
 
@@ -54,6 +59,15 @@ FIRST_TOKEN: Final = 4
 """Tokens of http calls step by 4, as Envoy's do: 4, 8 ..."""
 INTERNAL_FAILURE: Final = 10
 BROKEN_CONNECTION: Final = 11
+
+ANSWERED: Final = BUFFERS_SET | (1 << CALL_HEADERS | 1 << CALL_TRAILERS) << READABLE_SHIFT
+"""What a call's callback may read."""
+
+WORD: Final = struct.Struct("<I")
+MAPS: Final = struct.Struct("<2I")
+"""Of the call block: the maps that may be read, and edited."""
+NOT_HELD: Final = struct.Struct("<12xI12xI")
+"""Both bodies' records in the call block, as `expose_held` leaves them without data; their `present` bits."""
 
 EFFECTS: Final = LOCAL_REPLY | CONTINUE_REQUEST | CONTINUE_RESPONSE | CLOSE_REQUEST | CLOSE_RESPONSE | BODY
 
@@ -104,6 +118,10 @@ class VmSlot(Slot):
     @property
     def rebuilds(self) -> Counter:
         return self.roots[0].plugin.instruments.vm_rebuilds
+
+    @property
+    def plugins(self) -> "Iterable[Plugin]":
+        return {root.plugin.name: root.plugin for root in self.roots}.values()
 
     def start(self) -> None:
         vm = Vm(
@@ -227,7 +245,7 @@ class VmSlot(Slot):
             result = vm.enter(plugin.record, root.id, operation | flags, 0, plugin.fuel)
         except GuestFault as fault:
             plugin.drain_logs(None, name)
-            plugin.failed(name, fault.reason, fault.message, None, vm.used)
+            plugin.failed(name, fault.reason, fault.message, None, vm.used, vm.elapsed)
             self.abandon()
             self.died()
             return 0
@@ -235,8 +253,12 @@ class VmSlot(Slot):
             plugin.spent(vm.used, vm.elapsed)
         if result & LOGS:
             plugin.drain_logs(None, name)
-        self.collect(result)
-        self.carry_out()
+        if result & EFFECTS:
+            self.collect(result)
+        if self.effects:
+            self.carry_out()
+        else:
+            self.caller = None
         return result
 
     def set_tick(self, root: Root, milliseconds: int) -> None:
@@ -262,34 +284,36 @@ class VmSlot(Slot):
         if http is None:
             raise CallRefusedError(INTERNAL_FAILURE, "no calls can be made in a check")
         token = self.next_token
-
-        def done(answer: Answer) -> None:
-            self.calls.pop(token, None)
-            self.answered(root, token, answer)
-
-        self.calls[token] = http(upstream, headers, body, trailers, seconds, done)
+        self.calls[token] = http(upstream, headers, body, trailers, seconds, partial(self.answered, root, token))
         self.next_token = token + 4
         return token
 
     def answered(self, root: Root, token: int, answer: Answer) -> None:
         """Deliver the answer to a call (proxy_on_http_call_response). Without headers it was a reset."""
+        self.calls.pop(token, None)
         vm = self.vm
         if vm is None or vm.dead or not root.id:
             return
-        memory = self.memory
-        # Envoy keeps the code of the last failure until the next one, and its text while the callback runs.
-        root.status = (root.status[0], b"") if answer.headers else (BROKEN_CONNECTION, b"reset")
-        memory.attach(memory.nobody)
-        headers = answer.headers if memory.set_answer(CALL_HEADERS, answer.headers) else []
-        memory.set_answer(CALL_TRAILERS, answer.trailers)
-        memory.write_scratch(answer.body)
-        vm.expose(CALL_BODY, memory.at.scratch, len(answer.body))
-        maps = (1 << CALL_HEADERS | 1 << CALL_TRAILERS) << READABLE_SHIFT
-        self.call_root(
-            root, ON_HTTP_CALL_RESPONSE, token, len(headers), len(answer.body), len(answer.trailers),
-            flags=BUFFERS_SET | maps,
-        )  # fmt: skip
-        root.status = (root.status[0], b"")
+        memory, head, body, trailers = self.memory, answer.head, answer.body, answer.trailers
+        if head:
+            # Loaded as it came in, unless it was held up on its way.
+            if memory.answer_head is not head:
+                memory.load_plain_answer(head, len(body))
+            fields = answer.fields
+        else:
+            headers = answer.headers
+            fields = len(headers) if memory.set_answer(CALL_HEADERS, headers) else 0
+            if not headers:
+                # Envoy keeps the code of the last failure until the next one, and its text while the callback runs.
+                root.status = BROKEN_CONNECTION, b"reset"
+        memory.set_answer(CALL_TRAILERS, trailers)
+        if body:
+            memory.write_scratch(body)
+        vm.expose(CALL_BODY, memory.at_scratch, len(body))
+        flags = ANSWERED if fields else 0
+        self.call_root(root, ON_HTTP_CALL_RESPONSE, token, fields, len(body), len(trailers), flags=flags)
+        if root.status[1]:
+            root.status = (root.status[0], b"")
 
     def register_queue(self, space: Space, root: Root, name: bytes) -> int:
         """proxy_register_shared_queue: from now on this root is told of what is put into the queue."""
@@ -304,36 +328,42 @@ class VmSlot(Slot):
     def set_effective(self, context_id: int) -> bool:
         """proxy_set_effective_context: host functions act on that context until the callback returns. False: unknown."""
         memory = self.memory
-        if self.caller is None:
-            self.caller = self.running
-        if self.running is self.caller:
-            self.own_view = memory.bytes_at(memory.at.buffers, 32), memory.bytes_at(memory.at.readable, 8)
-        found: Any = self.caller if context_id in (0, self.caller.id) else self.contexts.get(context_id)
+        at = memory.at
+        running = self.running
+        caller = self.caller
+        if caller is None:
+            caller = self.caller = running
+        buffer = memory.buffer
+        if running is caller:
+            self.own_view = buffer[at.buffers : at.buffers + 32], buffer[at.readable : at.readable + 8]
+        found: Any = caller if context_id in (0, caller.id) else self.contexts.get(context_id)
         if found is None:
             found = next((root for root in self.roots if root.id == context_id), None)
         if found is None:
             return False
-        (result,) = memory.words_at(memory.at.result, 1)
-        self.collect(result)
-        struct.pack_into("<I", memory.buffer, memory.at.result, result & ~EFFECTS | SWITCHED)
+        result: int = WORD.unpack_from(buffer, at.result)[0]
+        if result & EFFECTS:
+            self.collect(result)
+        WORD.pack_into(buffer, at.result, result & ~EFFECTS | SWITCHED)
         self.running = found
         stream = found.stream
-        if stream is None:
-            memory.attach(memory.nobody)
-        else:
-            memory.attach(stream.region)
-        struct.pack_into("<I", memory.buffer, memory.at.effective, found.id)
-        if found is self.caller:
+        memory.attach(memory.nobody if stream is None else stream.region)
+        WORD.pack_into(buffer, at.effective, found.id)
+        if found is caller:
             buffers, maps = self.own_view
-            memory.write(memory.at.buffers, buffers)
-            memory.write(memory.at.readable, maps)
+            memory.write(at.buffers, buffers)
+            memory.write(at.readable, maps)
             return True
-        held = [stream.held(found, direction) if stream is not None else None for direction in (0, 1)]
-        for buffer, data in enumerate(held):
-            self.expose_held(buffer, data)
-        answers = memory.words_at(memory.at.readable, 1)[0] & 0xF0  # an answer's maps are the callback's, whoever it acts for
-        readable, writable = found.window >> READABLE_SHIFT & 0x0F, found.window >> WRITABLE_SHIFT & 0x0F
-        struct.pack_into("<2I", memory.buffer, memory.at.readable, answers | readable, writable)
+        request, response = (None, None) if stream is None else (stream.held(found, 0), stream.held(found, 1))
+        if request is None and response is None:
+            NOT_HELD.pack_into(buffer, at.buffers, 1, 1)
+        else:
+            self.expose_held(0, request)
+            self.expose_held(1, response)
+            buffer = memory.buffer
+        window = found.window
+        answers = WORD.unpack_from(buffer, at.readable)[0] & 0xF0  # an answer's maps are the callback's, whoever it acts for
+        MAPS.pack_into(buffer, at.readable, answers | window >> READABLE_SHIFT & 0x0F, window >> WRITABLE_SHIFT & 0x0F)
         return True
 
     def expose_held(self, buffer: int, data: bytes | None) -> None:
@@ -391,9 +421,10 @@ class VmSlot(Slot):
             elif result & (CLOSE_REQUEST | CLOSE_RESPONSE):
                 stream.close()
             else:
-                for flag, direction in ((CONTINUE_REQUEST, 0), (CONTINUE_RESPONSE, 1)):
-                    if result & flag:
-                        stream.resume(context, direction)
+                if result & CONTINUE_REQUEST:
+                    stream.resume(context, 0)
+                if result & CONTINUE_RESPONSE:
+                    stream.resume(context, 1)
 
     # ---- The end ----
 

@@ -52,7 +52,10 @@ CALL_BODY: Final = 4
 GRPC_MESSAGE: Final = 5
 VM_CONFIGURATION: Final = 6
 PLUGIN_CONFIGURATION: Final = 7
-BUFFER: Final = struct.Struct("<4I")
+BUFFERS: Final = 9
+EXPOSED: Final = tuple(struct.Struct(f"<{16 * i}x4I{16 * (BUFFERS - 1 - i)}x") for i in range(BUFFERS))
+"""The call block's records of its buffers, all of them empty but one: address, size, capacity, what may be done with it."""
+ARGUMENTS: Final = tuple(struct.Struct(f"<{n}I") for n in range(5))
 
 VALUES: Final = capi.ffi.new("uint32_t[]", 4 * capi.VALUE_WORDS)
 """Arguments and result of `enter`, of whichever VM runs."""
@@ -167,15 +170,15 @@ class Vm:
 
     def expose(self, buffer: int, address: int, size: int) -> None:
         """Let the next call with BUFFERS_SET read `size` bytes at `address` as `buffer`, and no other buffer."""
-        start = self.memory.at.buffers
-        records = b"".join(BUFFER.pack(address, size, 0, 1) if i == buffer else BUFFER.pack(0, 0, 0, 0) for i in range(9))
-        self.memory.buffer[start : start + len(records)] = records
+        EXPOSED[buffer].pack_into(self.memory.buffer, self.memory.at_buffers, address, size, 0, 1)
 
     def arguments(self, *words: int) -> None:
         """Arguments for a callback that `enter` takes from the call block."""
-        start = self.memory.at.arguments
-        data = struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words))
-        self.memory.buffer[start : start + len(data)] = data
+        memory = self.memory
+        try:
+            ARGUMENTS[len(words)].pack_into(memory.buffer, memory.at_arguments, *words)
+        except struct.error:  # one is negative
+            ARGUMENTS[len(words)].pack_into(memory.buffer, memory.at_arguments, *(word & 0xFFFFFFFF for word in words))
 
     def close(self) -> None:
         self.dead = True

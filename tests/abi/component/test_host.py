@@ -10,7 +10,7 @@ from proxy.abi.component.values import data_of, edited
 from proxy.abi.component.world import ADD, BINARY, REMOVE, SET, TEXT
 from proxy.abi.proxy_wasm.properties import GROUPS
 from proxy.chain.chains import settings_of
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 
 HEAD = [(b":path", b"/"), (b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")]
 SET_A, ADD_A, DROP_A = (SET, (b"X-A", b"new")), (ADD, (b"x-a", b"more")), (REMOVE, b"x-A")
@@ -71,7 +71,10 @@ def test_every_property_has_a_known_form() -> None:
     texts = {
         "request.path", "request.url_path", "request.host", "request.scheme", "request.method", "request.referer",
         "request.useragent", "request.id", "request.query", "request.protocol", "response.code_details", "source.address",
-        "destination.address", "connection.requested_server_name", "upstream.address", "xds.cluster_name", "xds.route_name",
+        "destination.address", "connection.requested_server_name", "upstream.address", "upstream.locality",
+        "upstream.transport_failure_reason", "xds.cluster_name", "xds.route_name", "xds.filter_chain_name",
+        "xds.listener_metadata", "xds.cluster_metadata", "xds.route_metadata", "xds.virtual_host_metadata",
+        "xds.upstream_host_metadata", "xds.upstream_host_locality_metadata",
     }  # fmt: skip
     names = {f"{group.decode()}.{name.decode()}" for group, readers in GROUPS.items() for name in readers} | {"connection_id"}
     assert names == texts | NUMBERS | BOOLEANS | MAPS

@@ -16,7 +16,7 @@ from proxy.abi.component.worlds import Export, World
 from proxy.abi.component.wrap import WrapError, wrap
 from proxy.abi.proxy_wasm import load
 from proxy.chain.chains import FilterStartError
-from proxy.config.model import Filter
+from proxy.config.filter import Filter
 from proxy.sharing.quarantine import QuarantineBoard
 from proxy.wasm.fault import GuestFault
 from proxy.wasm.settings import engine_config

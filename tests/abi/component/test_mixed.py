@@ -87,7 +87,7 @@ async def test_isolation_keeps_requests_apart_that_are_open_together(bench: Any,
 
 def test_isolation_is_for_components(guest: Guest, compiled_here: None) -> None:
     from proxy.abi.proxy_wasm.load import LoadError, prepare
-    from proxy.config.model import Filter
+    from proxy.config.filter import Filter
 
     wasm = str(guest("contract", "proxy_wasm"))
     with pytest.raises(LoadError, match="a proxy-wasm module keeps one VM for all streams; leave isolation out"):

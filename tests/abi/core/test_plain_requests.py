@@ -11,7 +11,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.abi.memory import REQUEST_HEADERS, HeadError, HeadOptions
+from proxy.abi.memory import HAS_ID, REQUEST_HEADERS, HeadError, HeadOptions
 from tests.abi.core.mutations import mutated
 from tests.server.fakes import stream_memory
 
@@ -28,7 +28,7 @@ def taken(data: bytes, request_id: str = "keep") -> Found | None:
         return None
     MEMORY.begin()
     found = MEMORY.load_plain_request(data, OPTIONS[request_id], PEER, IDENTITY)
-    start = found >> 16
+    start = found >> 16 & 0x7FFF
     return (data[start : start + (found & 0xFFFF)].decode(), MEMORY.pairs(REQUEST_HEADERS)) if found else None
 
 
@@ -73,10 +73,17 @@ def test_a_plain_request_is_taken(data: bytes) -> None:
 
 
 def test_an_id_of_the_client() -> None:
-    data = PLAIN.replace(b"X-A", b"X-Request-Id: theirs\r\nX-A")
-    assert taken(data, "keep") is None, "it is to be read"
-    for other in ("off", "replace"):
-        assert taken(data, other) == parsed(data, other)
+    for sent in (b"theirs", b"un sound", b"x" * 129):
+        data = PLAIN.replace(b"X-A", b"X-Request-Id: %s\r\nX-A" % sent)
+        for policy in OPTIONS:
+            MEMORY.begin()
+            found = MEMORY.load_plain_request(data, OPTIONS[policy], PEER, IDENTITY)
+            assert bool(found & HAS_ID) == (policy == "keep")
+            expected = {"off": sent, "replace": IDENTITY, "keep": sent if sent == b"theirs" else IDENTITY}[policy]
+            assert MEMORY.get(REQUEST_HEADERS, b"x-request-id") == expected
+            assert taken(data, policy) == parsed(data, policy)
+    twice = PLAIN.replace(b"X-A", b"X-Request-Id: one\r\nX-Request-Id: two\r\nX-A")
+    assert taken(twice) is None, "the first of them is kept: the parser's side knows it"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,7 @@ def test_an_id_of_the_client() -> None:
         (b"X-A", b"HTTP2-Settings: x\r\nX-A"),
         (b"X-A", b"User-Agent: y\r\nX-A"),
         (b"X-A", b"Content-Type: a\r\nContent-Type: a\r\nX-A"),
-        (b"X-A", b"X-A: 1\r\n" * 70 + b"X-A"),
+        (b"X-A", b"X-A: 1\r\n" * 97 + b"X-A"),
         (b"X-A: ", b"X-A: " + b"a" * 9000),
         (b"\r\n\r\n", b"\r\n\n"),
         (b"\r\n\r\n", b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),

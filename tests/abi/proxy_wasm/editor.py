@@ -66,7 +66,7 @@ def edited(pairs: Pairs, edit: Edit) -> Pairs:
     if what == SET:
         fresh: Pairs = []
         for key, text in decode_pairs(value) or []:
-            fresh = inserted(fresh, folded(key, map_), text)
+            fresh = edited(fresh, (ADD, map_, key, text))
         return fresh
     name = folded(name, map_)
     if what == ADD:

@@ -83,6 +83,7 @@ def test_faults(start_filters, lines, case, policy):
     (line,) = lines.of("filter_failed")
     assert (line["filter"], line["callback"], line["reason"], line["on_failure"]) == ("f0", HEADERS, reason, policy)
     assert line["message"]
+    assert line.get("setting") == (None if reason == "trap" else f"filters[].{reason}")
     # It is never entered again, by any stream that it had a part in.
     assert opened.call(HEADERS) == bystander.call(HEADERS) == result
     opened.call("proxy_on_log")

@@ -9,6 +9,7 @@ from proxy.abi.proxy_wasm.signatures import HOST_FUNCTIONS, WASI_FUNCTIONS, WASI
 from proxy.abi.services import Services
 from proxy.sharing.limits import Limits
 from proxy.sharing.store import SharedStore
+from proxy.upstream.callout import CalloutResult
 from tests.abi.guest import MEMORY, OUT, Script
 from tests.abi.proxy_wasm.test_foreign import field
 from tests.abi.proxy_wasm.test_pointers import CALLS
@@ -147,7 +148,7 @@ def test_a_parked_root_is_called_until_it_is_done(share):
     assert [one.status for one in worker.runs(TICK)] == [0, 0, 0]
     slot.queue_ready(root, 1)
     assert worker.runs("proxy_on_queue_ready")[0].value == b"x"
-    called[0](SimpleNamespace(headers=[(b":status", b"200")], body=b"", trailers=[]))
+    called[0](CalloutResult(200, [(b":status", b"200")], b""))
     answer, done = worker.runs("proxy_on_http_call_response")
     assert (answer.value, done.status) == (b"200", 0)
     assert root.id == 1  # until the callback has returned, and what waits for that has run

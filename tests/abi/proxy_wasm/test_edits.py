@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.abi import recovery
 from proxy.abi.filter import FAILED
-from proxy.abi.memory import END_STREAM, HeadError, encode_pairs
+from proxy.abi.memory import END_STREAM, HeadError, HeadOptions, encode_pairs
 from tests.abi.proxy_wasm.editor import ADD, EDITOR, REMOVE, REPLACE, ROOMY, SET, body_of, edited
 
 HEADERS, BODY = "proxy_on_request_headers", "proxy_on_request_body"
@@ -27,7 +27,9 @@ turns = st.lists(st.tuples(st.integers(0, 1), st.lists(edits, max_size=8)), max_
 
 @pytest.fixture
 def editor(start_filters):
-    return start_filters((EDITOR, ROOMY))
+    worker = start_filters((EDITOR, ROOMY))
+    worker.adding = worker.memory.options(HeadOptions())
+    return worker
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -74,6 +76,46 @@ def sound(memory):
                 assert in_arena or length <= 16, (address, length)  # names of pseudo headers are constants of the core
             total += k_size + v_size
         assert size == total
+
+
+LINES = [
+    b"Accept: a\r\n", b"accept: b\r\n", b"X-A: 1\r\n", b"x-b: \xc3\xa9\t2\r\n", b"Connection: Keep-Alive\r\n",
+    b"Via: 1.0 v\r\n", b"X-Forwarded-For: 192.0.2.1\r\n", b"X-Long: %s\r\n" % (b"l" * 70),
+]  # fmt: skip
+sent = st.tuples(
+    st.sampled_from([ADD, REPLACE, REMOVE]),
+    st.just(0),
+    st.sampled_from([b"x-a", b"X-B", b"accept", b"x-new", b"via", b"expect", b"x-long", b":path"]),
+    st.sampled_from([b"/v", b"", b"/" + b"w" * 40, b"/%s" % (b"z" * 90_000), b"/\n"]),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(LINES), max_size=12), st.lists(st.lists(sent, max_size=4), max_size=4), st.booleans())
+def test_lines_that_leave_as_they_came(editor, lines, turns, listener_adds):
+    """However a head was read, what the same edits make of it leaves as the same bytes."""
+    memory = editor.memory
+    options = editor.adding if listener_adds else editor.options
+    texts = []
+    for plain in (True, False):
+        stream = editor.open_stream()
+        if plain:
+            head = b"GET /p HTTP/1.1\r\nHost: test\r\n%s\r\n" % b"".join(lines)
+            assert memory.load_plain_request(head, options, b"192.0.2.7", b"made-here")
+        else:
+            fields = [(name, value[:-2]) for name, _, value in (line.partition(b": ") for line in [b"Host: test\r\n", *lines])]
+            memory.load_request(fields, b"GET", b"/p", options, b"192.0.2.7", b"made-here")
+        opened = editor.open(stream=stream)
+        opened.call(HEADERS)
+        for edits_of_one in turns:
+            opened.call(BODY, body_of(edits_of_one), end=True)
+        sound(memory)
+        try:
+            texts.append(memory.emit_request(END_STREAM).data)
+        except HeadError as error:
+            texts.append(error.reason)
+        memory.release(stream.region)
+    assert texts[0] == texts[1]
 
 
 STOPPED = [

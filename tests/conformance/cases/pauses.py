@@ -109,6 +109,8 @@ CASES = [
     Case("pause body: resumed by a tick between pieces", (f"rqb: buf 0 0 99; {TICK}; ret 1\ntick#1: eff stream; buf 0 0 99; setbuf 0 0 0 y; cont 0{OFF}",), chunks([b"one", b"two"]), delay=0.15),
     Case("pause body: resumed by a tick at the end", (f"rqb: buf 0 0 99; period 150; ret 1\ntick#1: eff stream; buf 0 0 99; cont 0{OFF}",), THREE, delay=0.01),
     Case("pause body: response, resumed by a tick in the middle", (f"rsb: buf 1 0 99; {TICK}; ret 1\ntick: eff stream; buf 1 0 99; cont 1{OFF}",), GET, (chunked([b"one", b"two"], delay=0.15),), settle=0.3),
+    Case("pause body: end of a request edited after a tick went on", (f"rqb#3: period 30; ret 1\ntick: eff stream; cont 0{OFF}\nrqb#4: setbuf 0 0 0 tail; buf 0 0 9",), THREE, delay=0.08),
+    Case("pause body: a piece edited after a tick went on", (f"rqb#2: period 30; ret 1\ntick: eff stream; cont 0{OFF}\nrqb: setbuf 0 99 0 S; buf 0 0 9",), THREE, delay=0.08),
     Case("pause body: sized request held at its end", (f"rqb#2: period 250; ret 1\ntick#1: eff stream; cont 0{OFF}",), POST),
     Case("pause body: response held at its end", (f"rsb#2: {TICK}; ret 1\ntick#1: eff stream; buf 1 0 9; cont 1{OFF}",), GET, settle=0.2),
     Case("pause body: action 2 resumed by a tick", (f"rqb: buf 0 0 99; period 150; ret 2\ntick#1: eff stream; cont 0{OFF}",), THREE, delay=0.01),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.case import PROBE, Case
-from tests.conformance.cases.requests import GET, POST, THREE, THREE_BACK, TICK, get, post, slow
+from tests.conformance.cases.requests import GET, POST, THREE, THREE_BACK, TICK, chunks, get, post, slow
 from tests.conformance.upstream import Answer, Body, Close, head, sized
 
 CALL = ":method=GET|:path=/call|:authority=x"
@@ -17,6 +17,11 @@ PROPS = "; ".join(
     "prop " + name.replace(".", "%00")
     for name in ["request.path", "request.url_path", "request.host", "request.scheme", "request.method", "request.protocol", "request.query", "request.time", "request.useragent", "request.referer", "request.id", "request.headers.user-agent", "request.headers.absent", "request.size", "response.code", "response.code_details", "response.flags", "response.headers.x-up", "response.grpc_status", "source.port", "destination.port", "connection.id", "connection.mtls", "connection.requested_server_name", "xds.cluster_name", "xds.route_name", "xds.listener_direction", "plugin_name", "plugin_root_id", "plugin_vm_id", "metadata", "filter_state", "unknown", "request.unknown", "request"]
 )  # fmt: skip
+MORE = "; ".join(
+    "prop " + name.replace(".", "%00")
+    for name in [".", "request.path.x", "request.headers.USER-AGENT", "request.headers.host", "request.headers.x.y", "request.headers_bytes", "request.total_size", "request.trailers.x", "REQUEST.path", "response.code.x", "response.size.x", "source", "source.unknown", "connection.unknown", "connection.id.x", "upstream.transport_failure_reason", "upstream.locality", "upstream.unknown", "xds", "xds.unknown", "xds.cluster_metadata", "xds.route_metadata", "xds.listener_metadata", "xds.virtual_host_metadata", "xds.upstream_host_metadata", "xds.upstream_host_locality_metadata", "xds.filter_chain_name", "cluster_name", "node", "plugin_name.x", "connection_id.x", "metadata.x", "filter_state.x", "upstream_filter_state", "upstream_filter_state.x", "request..path"]
+)  # fmt: skip
+GRPC = "prop response%00grpc_status"
 
 
 def windows() -> list[Case]:
@@ -61,10 +66,18 @@ def windows() -> list[Case]:
 
 CASES = [
     *windows(),
+    *(Case(f"window: more properties in {callback}", (f"{callback}: {MORE}",), GET, (THREE_BACK,)) for callback in ("configure", "rqh", "rsh", "rsb#1", "log")),
+    Case("window: more properties in a tick", (f"rqh: {TICK}; ret 1\ntick#1: {MORE}; eff stream; {MORE}; cont 0; period 0",), GET),
+    *(Case(f"response.grpc_status: of a {code}", (f"rsh: {GRPC}; rep 2 :status 401; {GRPC}\nrsb: {GRPC}\nlog: {GRPC}",), GET, (sized(b"x", code),)) for code in (200, 404, 503)),
+    *(Case(f"response.grpc_status: the field says {value!r}", (f"rsh: {GRPC}\nrsb: {GRPC}\nlog: {GRPC}",), GET, (sized(b"x", fields=[("grpc-status", value)]),)) for value in ("", "007", "17", "x")),
+    Case("request.size: a length that is no number", ("rqh: " + "; ".join(f"rep 0 content-length {value}; prop request%00size" for value in ("x", "-5", "007", "99999999999999999999", "~")) + "; rem 0 content-length; prop request%00size",), POST),
+    Case("request.query and url_path", ("rqh: " + "".join(f"rep 0 :path {path}; prop request%00query; prop request%00url_path; " for path in ("/a?", "/a?b?c#d", "/a#x?y", "?")) + "rep 0 :path /",), GET),
+    Case("properties of a response that the filter replaced", ("log: prop response%00headers%00x-up", "rsh: reply 403 d body x-up=9 ~\nlog: prop response%00headers%00x-up; get 2 x-up; prop response%00code", "log: prop response%00headers%00x-up"), GET, (sized(b"ok", fields=[("x-up", "1")]),)),
     Case("window: a tick with an effective context, nothing paused", (f"rqh: {TICK}\ntick#1: eff stream; {OPS}; {BUFFERS}; period 0",), GET, (slow(0.2),)),
     Case("window: a tick with an effective context, headers paused", (f"rqh: {TICK}; ret 1\ntick#1: eff stream; {OPS}; {BUFFERS}; cont 0; {OPS}; period 0",), GET),
     Case("window: a tick without an effective context", (f"rqh: {TICK}\ntick#1: {OPS}; {BUFFERS}; prop request%00path; prop plugin_name; period 0",), GET, (slow(0.2),)),
     Case("ticks: re-armed until the period is 0", (f"rqh: {TICK}\ntick#1: say 2 one\ntick#2: say 2 two\ntick#3: say 2 three; period 0",), GET, (slow(0.4),)),
+    Case("ticks: two filters of one VM", (f"rqh: {TICK}\ntick: say 2 tick; period 0",) * 2, GET, (slow(0.3),), vm_id="ticks"),
     Case("ticks: effective context unknown", (f"rqh: {TICK}\ntick#1: eff 99; eff 0; eff 1; eff stream; period 0",), GET, (slow(0.2),)),
     Case("ticks: effective context of a stream that is over", (f"rqh: {TICK}\ntick#1: eff stream; get 0 :path; period 0",), GET, settle=0.2),
     Case("effective context: root from a stream", ("rqh: eff 1; get 0 :path; prop request%00path; eff stream; get 0 :path",), GET),
@@ -81,6 +94,13 @@ CASES = [
     Case("call: local reply from the callback", (f"rqh: call {{two}} {CALL} ~ 1000; ret 1\ncalled: eff stream; reply 403 d no ~ ~",), GET),
     Case("edge 18: call answered after the stream", (f"rqh: call {{service}} {CALL} ~ 1000\ncalled: get 6 :status; eff stream",), GET, (slow(0.3), sized()), settle=0.5, edge=(18,)),
     Case("call: two in flight, tokens", (f"rqh: call {{two}} {CALL} ~ 1000; call {{two}} {CALL} ~ 1000; ret 1\ncalled#2: eff stream; cont 0",), GET),
+    Case("call: held response body", (f"rsb#1: call {{two}} {CALL} ~ 1000; ret 1\ncalled: eff stream; get 6 :status; buf 4 0 99; buf 1 0 99; setbuf 1 0 0 pre; get 2 :status; cont 1; buf 1 0 9; get 6 :status", "rsb: buf 1 0 99"), GET, (THREE_BACK,), settle=0.3),
+    Case("call: held trailers", (f"rqt: call {{two}} {CALL} ~ 1000; ret 1\ncalled: eff stream; pairs 1; add 1 late 1; cont 0; pairs 1",), chunks([b"one"], [("x-t", "1")]), trailers=True),
+    Case("call: reply to a held response", ("rsh: pairs 2", f"rsh: call {{two}} {CALL} ~ 1000; ret 1\ncalled: eff stream; reply 403 d no ~ ~; get 2 :status", ""), GET),
+    Case("call: cut within its answer's body", (f"rqh: call {{service}} {CALL} ~ 1000; ret 1\ncalled: get 6 :status; pairs 6; size 6; pairs 7; buf 4 0 99; bufstat 4; status; eff stream; cont 0",), GET, (Answer([head(200, [("content-length", "20")]) + b"ok", 0.05, Close()]), sized())),
+    Case("call: HEAD, answered with a length", ("rqh: call {service} :method=HEAD|:path=/|:authority=x ~ 1000; ret 1\ncalled: get 6 :status; get 6 content-length; buf 4 0 9; bufstat 4; eff stream; cont 0",), GET, (Answer([head(200, [("content-length", "5")])]), sized())),
+    Case("call: fields that cannot be sent", ("rqh: call {two} :method=|:path=|:authority= ~ 500; call {two} :method=GET|:path=/|:authority=x|host=y ~ 500; ret 1\ncalled#2: eff stream; cont 0",), GET),
+    Case("call: transfer-encoding", ("rqh: call {two} :method=POST|:path=/|:authority=x|transfer-encoding=chunked body 500; ret 1\ncalled: get 6 :status; eff stream; cont 0",), GET),
     Case("call: from a tick", (f"rqh: {TICK}; ret 1\ntick#1: call {{two}} {CALL} ~ 1000; period 0\ncalled: get 6 :status; eff stream; cont 0",), GET),
     Case("metrics: counters, gauges, histograms", ("rqh: metric 0 r.c 2; metric 1 r.g 5; metric 2 r.h 7; metric 0 r.c 3; metric 3 r.x 1",), GET),
     Case("edge 21: a counter incremented by 0", ("rqh: metric 0 r21.c 0; metric 1 r21.g 0",), GET, edge=(21,)),

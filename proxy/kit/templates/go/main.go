@@ -3,10 +3,23 @@ package main
 
 const longest = 64
 
-var greeting = "world"
+// Each configuration, a route's own too, has a root context, and all of them share this VM.
+var (
+	greetings = map[uint32]string{} // by root
+	roots     = map[uint32]uint32{} // of each stream
+)
 
 //go:wasmexport proxy_on_context_create
-func proxyOnContextCreate(context, parent uint32) {}
+func proxyOnContextCreate(context, parent uint32) {
+	if parent != 0 {
+		roots[context] = parent
+	}
+}
+
+//go:wasmexport proxy_on_delete
+func proxyOnDelete(context uint32) {
+	delete(roots, context)
+}
 
 //go:wasmexport proxy_on_configure
 func proxyOnConfigure(root, size uint32) uint32 {
@@ -14,8 +27,9 @@ func proxyOnConfigure(root, size uint32) uint32 {
 		logLine(levelError, "the greeting is longer than 64 bytes")
 		return 0
 	}
+	greetings[root] = "world"
 	if text := configuration(size); text != "" {
-		greeting = text
+		greetings[root] = text
 	}
 	return 1
 }
@@ -32,6 +46,6 @@ func proxyOnRequestHeaders(context, count, endOfStream uint32) uint32 {
 
 //go:wasmexport proxy_on_response_headers
 func proxyOnResponseHeaders(context, count, endOfStream uint32) uint32 {
-	setHeader(responseHeaders, "x-hello", greeting)
+	setHeader(responseHeaders, "x-hello", greetings[roots[context]])
 	return actionContinue
 }

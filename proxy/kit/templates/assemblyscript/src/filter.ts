@@ -12,9 +12,18 @@ const HELLO = bytes("x-hello");
 const BLOCK = bytes("x-block");
 const BLOCKED = bytes("blocked");
 const BODY = bytes("blocked\n");
-let greeting: ArrayBuffer = bytes("world");
+const WORLD = bytes("world");
+// Each configuration, a route's own too, has a root context, and all of them share this VM.
+const greetings = new Map<u32, ArrayBuffer>(); // by root
+const roots = new Map<u32, u32>(); // of each stream
 
-export function proxy_on_context_create(context: u32, parent: u32): void {}
+export function proxy_on_context_create(context: u32, parent: u32): void {
+  if (parent != 0) roots.set(context, parent);
+}
+
+export function proxy_on_delete(context: u32): void {
+  roots.delete(context);
+}
 
 export function proxy_on_configure(root: u32, size: u32): u32 {
   if (size > LONGEST) {
@@ -22,7 +31,7 @@ export function proxy_on_configure(root: u32, size: u32): u32 {
     return 0;
   }
   const configuration = size > 0 ? pluginConfiguration() : null;
-  if (configuration !== null) greeting = configuration;
+  greetings.set(root, configuration !== null ? configuration : WORLD);
   return 1;
 }
 
@@ -37,7 +46,7 @@ export function proxy_on_request_headers(context: u32, count: u32, endOfStream: 
 }
 
 export function proxy_on_response_headers(context: u32, count: u32, endOfStream: u32): u32 {
-  responseHeaders.set(HELLO, greeting);
+  if (roots.has(context)) responseHeaders.set(HELLO, greetings.get(roots.get(context)));
   collectGarbage();
   return Action.Continue;
 }
