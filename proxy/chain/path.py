@@ -51,6 +51,7 @@ from proxy.chain.commands import (
     SEND_RESPONSE_END,
     SEND_RESPONSE_HEADERS,
     Command,
+    Pairs,
     PauseRequest,
     PauseResponse,
     ResumeRequest,
@@ -217,7 +218,11 @@ class Path:
         if start and not end:
             # Of what was held more follows before the head is emitted; what filters edit then is not to be seen in it.
             pairs = self.chain.head(self.direction)
-            self.emit(SendRequestHeaders(end, pairs) if self.direction == REQUEST else SendResponseHeaders(end, pairs))
+            if self.direction == REQUEST:
+                self.emit(SendRequestHeaders(end, pairs))
+            else:
+                self.chain.info.entered_status = status_of(pairs)
+                self.emit(SendResponseHeaders(end, pairs))
         else:
             self.chain.outbox.append(self.headers_commands[end])
         if end:
@@ -520,3 +525,9 @@ class ResponsePath(Path):
         filter_.overflowed(self.direction)
         self.chain.info.answered_by = filter_.name
         self.chain.answer(LocalReply(500, "response_payload_too_large", b"Internal Server Error", (), None), None)
+
+
+def status_of(pairs: Pairs) -> int:
+    """0 if there is none, or it is no number."""
+    value = dict(pairs).get(b":status", b"")
+    return int(value) if value.isdigit() else 0

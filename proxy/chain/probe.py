@@ -14,8 +14,9 @@ from proxy.abi.component.plugin import ComponentPlugin
 from proxy.abi.memory import StreamMemory
 from proxy.abi.proxy_wasm.plugin import Plugin
 from proxy.chain.commands import REQUEST, RESPONSE, Pairs
+from proxy.chain.path import status_of
 from proxy.chain.shown import text
-from proxy.chain.solo import Solo, status_of
+from proxy.chain.solo import Solo
 from proxy.config.probe import Probe as ProbeConfig
 from proxy.telemetry.metrics import Counter, Registry
 from proxy.telemetry.stream import StreamInfo

@@ -9,6 +9,7 @@ from proxy.abi.memory import REQUEST_HEADERS, REQUEST_TRAILERS, RESPONSE_HEADERS
 from proxy.chain import commands
 from proxy.chain.chain import Chain, Parts
 from proxy.chain.commands import REQUEST, RESPONSE, Pairs
+from proxy.chain.path import status_of
 from proxy.telemetry.stream import StreamInfo
 
 HEADS: Final = (REQUEST_HEADERS, RESPONSE_HEADERS)
@@ -124,8 +125,3 @@ class Solo:
         self.over = True
         self.chain.finish()
         self.memory.release(self.region)
-
-
-def status_of(pairs: Pairs) -> int:
-    value = dict(pairs).get(b":status", b"")
-    return int(value) if value.isdigit() else 0

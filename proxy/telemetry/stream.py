@@ -54,7 +54,8 @@ class StreamInfo:
         self.status = 0
         """0: the client got no status."""
         self.entered_status = 0
-        """The status with which the response entered the chain, while its head is in there; else 0."""
+        """The status with which the response entered the chain, while its head is in there; of a head that filters may
+        still edit when it has gone on, the one it left with; else 0."""
         self.details = ""
         """Envoy's response code details: via_upstream, route_not_found, upstream_response_timeout ..."""
         self.answered_by = ""

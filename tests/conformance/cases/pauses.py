@@ -118,6 +118,7 @@ CASES = [
     Case("pause body: over the limit while the head waits, allowed", ("rsh: ret 1\nrsb: ret 1",), GET, (chunked([b"0123456789"] * 5, delay=0.03),), limit=16, allow=True, seconds=0.7),
     Case("pause: continue in the callback that pauses", ("rqh: cont 0; ret 1\nrqb: buf 0 0 99",), THREE, waiver="continue-in-pause", seconds=0.6),
     Case("pause: continue in the callback that pauses, allowed", ("rqh: cont 0; ret 1\nrqb: buf 0 0 99",), THREE, allow=True, seconds=0.6),
+    Case("pause: a response's status edited after its head went on", ("rsb#1: prop response%00code; get 2 :status", f"rsh: {T}cont 1{OFF}\nrsb#1: rep 2 :status 404; prop response%00code"), GET, (chunked([b"one", b"two"]),), settle=0.2),
     Case("pause: both filters pause, ticks in turn", (f"rqh: {T}cont 0{OFF}", f"rqh: {T}cont 0{OFF}"), GET),
     Case("pause: request headers by A, response headers by B", (f"rqh: {T}cont 0{OFF}", f"rsh: {T}cont 1{OFF}"), GET, (THREE_BACK,), settle=0.1),
     Case("close_stream(request) in rqh", ("rqh: close 0; ret 0",), GET, seconds=0.6),
