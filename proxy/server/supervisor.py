@@ -219,7 +219,11 @@ class Supervisor(Processes):
                 self.announce()
 
     def on_signals(self) -> None:
-        for number in self.wakeup_read.recv(4096):
+        try:
+            numbers = self.wakeup_read.recv(4096)
+        except BlockingIOError:
+            return  # read by now
+        for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.stop()
             elif number == signal.SIGHUP:
@@ -282,6 +286,8 @@ class Supervisor(Processes):
         self.close_channel(child)
         lived = time.monotonic() - child.started
         pid, child.pid = child.pid, 0
+        # The signal that ended the child may have come here too, and not have been read: then it is no death to mourn.
+        self.on_signals()
         served, child.serving = child.serving, False
         self.show(child, WorkerState.DEAD)
         if child.slot is not None and self.sharing is not None:
