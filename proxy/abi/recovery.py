@@ -52,8 +52,18 @@ class StartError(Exception):
         self.cause = cause
 
 
+class Configured(Protocol):
+    """A filter under one configuration: a root context, or what a component has in its place."""
+
+    @property
+    def plugin(self) -> "Reporting": ...
+
+
 class Slot(ABC):
     """The place of a VM, or of a component's instances."""
+
+    roots: Sequence[Configured]
+    """In the order in which they are started; at least one once it serves."""
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self.settings = settings
@@ -91,14 +101,14 @@ class Slot(ABC):
         """It serves."""
 
     @property
-    @abstractmethod
     def rebuilds(self) -> Counter:
         """Counts how often it was built anew."""
+        return self.roots[0].plugin.instruments.vm_rebuilds
 
     @property
-    @abstractmethod
     def plugins(self) -> "Iterable[Reporting]":
-        """The filters in it."""
+        """The filters in it. One may have several roots: a route's own configuration is one more."""
+        return {root.plugin.name: root.plugin for root in self.roots}.values()
 
     @abstractmethod
     def start(self) -> None:

@@ -1,7 +1,6 @@
 """The place of a component's instances: starts them, and starts them anew after a fault, with back-off."""
 
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from proxy.abi.component.denied import permitted
@@ -12,13 +11,12 @@ from proxy.abi.recovery import Slot, StartError, let_go
 from proxy.abi.services import ALONE, Services
 from proxy.abi.settings import BODY_GROWTH, Settings
 from proxy.sharing.space import Space
-from proxy.telemetry.metrics import Counter
 from proxy.wasm.engine import Engine
 from proxy.wasm.fault import GuestFault
 from proxy.wasm.linear_memory import come, mapped
 
 if TYPE_CHECKING:
-    from proxy.abi.component.plugin import ComponentPlugin, Configured
+    from proxy.abi.component.plugin import Configured
     from proxy.abi.component.stream import ComponentStream
 
 
@@ -58,14 +56,6 @@ class ComponentSlot(Slot):
     @property
     def running(self) -> Any:
         return self.host.running
-
-    @property
-    def rebuilds(self) -> Counter:
-        return self.roots[0].plugin.instruments.vm_rebuilds
-
-    @property
-    def plugins(self) -> "Iterable[ComponentPlugin]":
-        return {root.plugin.name: root.plugin for root in self.roots}.values()
 
     # ---- Starting ----
 

@@ -2,9 +2,8 @@
 
 import struct
 import time
-from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from proxy.abi.filter import (
     ACTION,
@@ -46,11 +45,7 @@ from proxy.abi.recovery import Slot, StartError, let_go
 from proxy.abi.services import ALONE, Answer, Call, CallRefusedError, Pairs, Services
 from proxy.abi.settings import Settings
 from proxy.sharing.space import Space
-from proxy.telemetry.metrics import Counter
 from proxy.wasm.fault import GuestFault
-
-if TYPE_CHECKING:
-    from proxy.abi.proxy_wasm.plugin import Plugin
 
 TICK_REST: Final = 4
 """After a tick come so many times its own seconds without one: by ticks a filter gets a fifth of the worker at most."""
@@ -114,14 +109,6 @@ class VmSlot(Slot):
     @property
     def ready(self) -> bool:
         return self.vm is not None
-
-    @property
-    def rebuilds(self) -> Counter:
-        return self.roots[0].plugin.instruments.vm_rebuilds
-
-    @property
-    def plugins(self) -> "Iterable[Plugin]":
-        return {root.plugin.name: root.plugin for root in self.roots}.values()
 
     def start(self) -> None:
         vm = Vm(
